@@ -1,0 +1,1 @@
+//! The consensus contract of Quorate and the protocols under it

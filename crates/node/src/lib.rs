@@ -1,0 +1,1 @@
+//! One node: joins protocol, log and state machine

@@ -1,0 +1,1 @@
+//! Real clock, disk, sockets, threads and engine: drives a node

@@ -1,0 +1,1 @@
+//! A simulated world that drives the production node, log and store

@@ -1,0 +1,1 @@
+//! The replicated MVCC store of Quorate over an ordered key-value engine

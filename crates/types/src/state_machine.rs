@@ -1,0 +1,138 @@
+//! What applies the agreed entries.
+
+use crate::{Configuration, Digest, Entry, Index, Position};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One entry on its way into a state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Where it stands in the log.
+    pub index: Index,
+    /// What it says.
+    pub entry: Entry,
+    /// Whether somebody on this node waits for the reply; without it, none need be made.
+    pub wanted: bool,
+}
+
+/// How far a state machine has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry applied.
+    pub position: Position,
+    /// The digest chain there.
+    pub digest: Digest,
+}
+
+/// Why a replica cannot go on: a local failure, never an answer to a client. The replica stops before its
+/// applied index moves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyFault {
+    /// The storage engine failed.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+    /// The engine holds something that cannot be right.
+    #[error("the engine is damaged: {0}")]
+    Damaged(String),
+    /// An entry of a kind or version that this code does not know.
+    #[error("the entry at index {index} cannot be applied by this version: {reason}")]
+    Unsupported {
+        /// Where it stands.
+        index: Index,
+        /// What is unknown about it.
+        reason: String,
+    },
+}
+
+/// Why a received snapshot was not installed. Nothing has changed; another may be tried.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallFault {
+    /// The stream is not what its name says.
+    #[error("the snapshot is not usable: {0}")]
+    Content(String),
+    /// The engine failed.
+    #[error(transparent)]
+    Apply(#[from] ApplyFault),
+}
+
+/// What a snapshot is a snapshot of. Two snapshots of one name hold the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotName {
+    /// The last entry it covers.
+    pub position: Position,
+    /// The digest chain there.
+    pub digest: Digest,
+    /// The configuration in force there.
+    pub configuration: Configuration,
+}
+
+/// A consistent view of a state machine at one applied index, read in chunks while the machine goes on.
+pub trait SnapshotSource: Send {
+    /// Where the view was taken.
+    fn applied(&self) -> Applied;
+
+    /// The next piece of the ordered logical stream, at most [`SNAPSHOT_CHUNK_SIZE`] and a record; `None` at the end.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyFault>;
+}
+
+/// About how large a chunk of a snapshot is, in bytes: large enough to stream, small enough for a frame.
+pub const SNAPSHOT_CHUNK_SIZE: usize = 256 * 1024;
+
+/// Syncs what was applied before the call; safe to call beside `apply`, from another thread.
+pub type Syncer = Arc<dyn Fn() -> Result<(), ApplyFault> + Send + Sync>;
+
+/// A replicated state machine.
+///
+/// `apply` is a function of the entries and the state they meet, of nothing else: no clock, no randomness, no
+/// local resource. State and applied position change together or not at all, also across a crash; a crash may
+/// take back a suffix of applies that no [`Syncer`] made durable.
+pub trait StateMachine: Send {
+    /// What a client gets back for one entry.
+    type Reply: Send + 'static;
+
+    /// How far it has come; before the first entry, `Applied::default()`.
+    fn applied(&self) -> Applied;
+
+    /// Applies entries in order, each at the index after the last. Gives one reply for each entry, `None`
+    /// where none is wanted, where the entry is not a command, or where its origin was seen before.
+    ///
+    /// # Errors
+    /// A fault stops the replica. What was applied before it in this call may or may not stay.
+    fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<Self::Reply>>, ApplyFault>;
+
+    /// Makes applies durable in the background.
+    fn syncer(&self) -> Syncer;
+
+    /// Takes a view to stream from: cheap, and not disturbed by later applies.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault>;
+
+    /// Begins to stage a received snapshot beside the live state; drops what was staged before.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn stage_begin(&mut self, name: &SnapshotName) -> Result<(), InstallFault>;
+
+    /// Stages the next chunk.
+    ///
+    /// # Errors
+    /// When the chunk is not well formed or the engine fails; the staged state is then dropped.
+    fn stage_chunk(&mut self, chunk: Bytes) -> Result<(), InstallFault>;
+
+    /// Verifies that what is staged is what its name says, and syncs it.
+    ///
+    /// # Errors
+    /// When it is not, or the engine fails; the staged state is then dropped.
+    fn stage_finish(&mut self) -> Result<(), InstallFault>;
+
+    /// Makes the staged snapshot the live state, durably and atomically.
+    ///
+    /// # Errors
+    /// When nothing complete is staged or the engine fails.
+    fn install(&mut self) -> Result<Applied, InstallFault>;
+}
