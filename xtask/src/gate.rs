@@ -1,0 +1,50 @@
+//! The gate that a change must pass, and its writing counterpart.
+
+use crate::command::{Result, cargo, cargo_in, root};
+use crate::tidy;
+
+/// The command that README names for the tests.
+const TEST: &[&str] = &["test", "--workspace"];
+
+/// Everything that must hold, in the order in which failure is most likely to teach something.
+pub(crate) fn ci(seeds: u64) -> Result<()> {
+    cargo(TEST)?;
+    cargo(&["fmt", "--all", "--", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    tidy::tidy()?;
+    cargo_in(&root(), &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    sim(&["--seeds".into(), seeds.to_string()])?;
+    examples()
+}
+
+/// Formats and applies what clippy can apply by itself.
+pub(crate) fn fix() -> Result<()> {
+    cargo(&["fmt", "--all"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"])
+}
+
+/// Runs the simulator.
+pub(crate) fn sim(arguments: &[String]) -> Result<()> {
+    let mut line =
+        vec!["run", "--release", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim", "--"];
+    line.extend(arguments.iter().map(String::as_str));
+    cargo(&line)
+}
+
+/// Each example is a workspace of its own, built and run as a stranger would.
+fn examples() -> Result<()> {
+    let folder = root().join("examples");
+    let entries =
+        std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut examples: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    examples.retain(|path| path.join("Cargo.toml").exists());
+    examples.sort();
+    if examples.is_empty() {
+        return Err(format!("{} holds no example", folder.display()));
+    }
+    for example in examples {
+        cargo_in(&example, &["test"], &[])?;
+        cargo_in(&example, &["run"], &[])?;
+    }
+    Ok(())
+}
