@@ -6,6 +6,11 @@
     clippy::print_stderr,
     reason = "a command line tool speaks to its user"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tools live outside the layers"
+)]
 
 mod bench;
 mod command;
