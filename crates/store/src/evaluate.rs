@@ -1,0 +1,296 @@
+//! Evaluating one request against the state and the changes of earlier entries.
+//!
+//! An [`Evaluation`] lives for one entry. Its writes all get the main revision after the current one, and a sub
+//! revision each; nothing is written before everything that can be refused was checked, so there is never a
+//! partial effect to take back.
+
+use crate::engine::{EngineView, Table};
+use crate::etcd::{
+    CompactRequest, CompactResponse, Compare, CompareResult, CompareTarget, DeleteRangeRequest,
+    DeleteRangeResponse, KeyValue, KvError, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RequestOp, ResponseOp, TxnRequest, TxnResponse,
+};
+use crate::keys::{Keys, Revision};
+use crate::overlay::Overlay;
+use crate::range::{Found, Keep, Span, find_current, range};
+use crate::reader::ReadError;
+use crate::record::{Record, read_record};
+use bytes::Bytes;
+use quorate_types::ApplyFault;
+use std::cmp::Ordering;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The value of a `Versions` key where the key was deleted.
+pub(crate) const VERSION_DELETED: Bytes = Bytes::from_static(&[0]);
+/// The value of a `Versions` key where the key was put.
+pub(crate) const VERSION_PUT: Bytes = Bytes::from_static(&[1]);
+
+/// The evaluation of one entry, or of one read-only transaction.
+pub(crate) struct Evaluation<'a, V> {
+    /// What it reads, and where its writes go.
+    overlay: &'a mut Overlay<V>,
+    /// The keys of its group.
+    keys: Keys,
+    /// The revision before it.
+    begin: i64,
+    /// The lowest readable revision.
+    pub(crate) compacted: i64,
+    /// How many changes it has made.
+    changes: u32,
+    /// The digest chain up to the last change.
+    pub(crate) digest: u64,
+}
+
+/// Which branch each transaction takes: decided for all, also the inner ones, before anything is written. In order of
+/// evaluation: a transaction before those inside.
+type Path = Vec<bool>;
+
+impl<'a, V: EngineView> Evaluation<'a, V> {
+    pub(crate) fn new(
+        overlay: &'a mut Overlay<V>,
+        keys: Keys,
+        (revision, compacted): (i64, i64),
+        digest: u64,
+    ) -> Evaluation<'a, V> {
+        Evaluation { overlay, keys, begin: revision, compacted, changes: 0, digest }
+    }
+
+    /// The revision that reads see now: the next one as soon as something changed.
+    pub(crate) fn revision(&self) -> i64 {
+        if self.changes == 0 { self.begin } else { self.begin + 1 }
+    }
+
+    pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, ReadError> {
+        // No lease exists yet, so each that is named is unknown.
+        if request.lease != 0 {
+            return Err(KvError::LeaseNotFound.into());
+        }
+        let needed = request.ignore_value || request.ignore_lease;
+        let place = self.keys.current(&request.key);
+        let before = self.read_current(&place)?;
+        if needed && before.is_none() {
+            return Err(KvError::KeyNotFound.into());
+        }
+        Ok(self.write_put(request, place, before))
+    }
+
+    fn read_current(&self, place: &Bytes) -> Result<Option<KeyValue>, ApplyFault> {
+        match self.overlay.read(Table::Current, place)? {
+            Some(value) => Ok(Some(read_record(value)?.kv)),
+            None => Ok(None),
+        }
+    }
+
+    fn write_put(
+        &mut self,
+        request: &PutRequest,
+        place: Bytes,
+        before: Option<KeyValue>,
+    ) -> PutResponse {
+        let revision = self.next_change();
+        let (create_revision, version) = match &before {
+            Some(before) => (before.create_revision, before.version + 1),
+            None => (revision.main, 1),
+        };
+        let kept = |ignore: bool| before.as_ref().filter(|_| ignore);
+        let value =
+            kept(request.ignore_value).map_or_else(|| request.value.clone(), |kv| kv.value.clone());
+        let lease = kept(request.ignore_lease).map_or(request.lease, |kv| kv.lease);
+        let key = request.key.clone();
+        let kv =
+            KeyValue { key, create_revision, mod_revision: revision.main, version, value, lease };
+        self.write(place, &Record { deleted: false, sub: revision.sub, kv });
+        PutResponse { revision: revision.main, prev_kv: before.filter(|_| request.prev_kv) }
+    }
+
+    fn next_change(&mut self) -> Revision {
+        let revision = Revision { main: self.begin + 1, sub: self.changes };
+        self.changes += 1;
+        revision
+    }
+
+    /// Writes one version into the three tables, and into the digest.
+    fn write(&mut self, place: Bytes, record: &Record) {
+        let revision = record.revision();
+        let encoded = record.encode();
+        self.digest = xxh3_64_with_seed(&encoded, self.digest);
+        let (history, version) =
+            (self.keys.history(revision), self.keys.version(&record.kv.key, revision));
+        let changes = &mut self.overlay.changes;
+        changes.put(Table::History, history, encoded.clone());
+        if record.deleted {
+            changes.put(Table::Versions, version, VERSION_DELETED);
+            changes.remove(Table::Current, place);
+        } else {
+            changes.put(Table::Versions, version, VERSION_PUT);
+            changes.put(Table::Current, place, encoded);
+        }
+    }
+
+    pub(crate) fn delete_range(
+        &mut self,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, ReadError> {
+        let span = Span::new(&request.key, &request.range_end);
+        let keep = Keep { limit: usize::MAX };
+        let Found { kvs, count } = find_current(self.overlay, self.keys, span, keep)?;
+        for kv in &kvs {
+            let revision = self.next_change();
+            let place = self.keys.current(&kv.key);
+            self.write(place, &Record::tombstone(kv.key.clone(), revision));
+        }
+        let prev_kvs = if request.prev_kv { kvs } else { Vec::new() };
+        Ok(DeleteRangeResponse { revision: self.revision(), deleted: count, prev_kvs })
+    }
+
+    pub(crate) fn compact(
+        &mut self,
+        request: CompactRequest,
+    ) -> Result<CompactResponse, ReadError> {
+        if request.revision <= self.compacted {
+            return Err(KvError::Compacted.into());
+        }
+        if request.revision > self.begin {
+            return Err(KvError::FutureRevision.into());
+        }
+        self.compacted = request.revision;
+        Ok(CompactResponse { revision: self.begin })
+    }
+
+    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+        range(self.overlay, self.keys, (self.revision(), self.compacted), request)
+    }
+
+    /// A transaction whose form was checked by [`crate::etcd::check_txn`].
+    pub(crate) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, ReadError> {
+        let mut path = Path::new();
+        self.choose(request, &mut path)?;
+        self.check_puts(request, &mut path.iter())?;
+        self.check_ranges(request, &mut path.iter())?;
+        self.run(request, &mut path.iter())
+    }
+
+    fn choose(&self, request: &TxnRequest, path: &mut Path) -> Result<(), ReadError> {
+        let mut holds = true;
+        for compare in &request.compare {
+            if !self.compare(compare)? {
+                holds = false;
+                break;
+            }
+        }
+        path.push(holds);
+        for op in branch(request, holds) {
+            if let RequestOp::Txn(inner) = op {
+                self.choose(inner, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, compare: &Compare) -> Result<bool, ReadError> {
+        let span = Span::new(&compare.key, &compare.range_end);
+        let found = find_current(self.overlay, self.keys, span, Keep { limit: usize::MAX })?;
+        if found.kvs.is_empty() {
+            // There is no way to tell a missing value from an empty one in a request.
+            let by_value = matches!(compare.target, CompareTarget::Value(_));
+            return Ok(!by_value && holds(compare, &KeyValue::default()));
+        }
+        Ok(found.kvs.iter().all(|kv| holds(compare, kv)))
+    }
+
+    /// Puts are checked against the state before the transaction, as etcd does: a key that an earlier operation would
+    /// create does not exist yet.
+    fn check_puts(
+        &self,
+        request: &TxnRequest,
+        path: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<(), ReadError> {
+        for op in branch(request, taken(path)) {
+            match op {
+                RequestOp::Put(put) => {
+                    let needed = put.ignore_value || put.ignore_lease;
+                    if needed && self.read_current(&self.keys.current(&put.key))?.is_none() {
+                        return Err(KvError::KeyNotFound.into());
+                    }
+                    if put.lease != 0 {
+                        return Err(KvError::LeaseNotFound.into());
+                    }
+                }
+                RequestOp::Txn(inner) => self.check_puts(inner, path)?,
+                RequestOp::Range(_) | RequestOp::DeleteRange(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ranges(
+        &self,
+        request: &TxnRequest,
+        path: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<(), ReadError> {
+        for op in branch(request, taken(path)) {
+            match op {
+                RequestOp::Range(range) if range.revision > self.begin => {
+                    return Err(KvError::FutureRevision.into());
+                }
+                RequestOp::Range(range)
+                    if range.revision > 0 && range.revision < self.compacted =>
+                {
+                    return Err(KvError::Compacted.into());
+                }
+                RequestOp::Txn(inner) => self.check_ranges(inner, path)?,
+                RequestOp::Range(_) | RequestOp::Put(_) | RequestOp::DeleteRange(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        request: &TxnRequest,
+        path: &mut std::slice::Iter<'_, bool>,
+    ) -> Result<TxnResponse, ReadError> {
+        let succeeded = taken(path);
+        let ops = branch(request, succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                RequestOp::Range(range) => ResponseOp::Range(self.range(range)?),
+                RequestOp::Put(put) => {
+                    let place = self.keys.current(&put.key);
+                    let before = self.read_current(&place)?;
+                    ResponseOp::Put(self.write_put(put, place, before))
+                }
+                RequestOp::DeleteRange(delete) => {
+                    ResponseOp::DeleteRange(self.delete_range(delete)?)
+                }
+                RequestOp::Txn(inner) => ResponseOp::Txn(self.run(inner, path)?),
+            });
+        }
+        Ok(TxnResponse { revision: self.revision(), succeeded, responses })
+    }
+}
+
+fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
+    if succeeded { &request.success } else { &request.failure }
+}
+
+fn taken(path: &mut std::slice::Iter<'_, bool>) -> bool {
+    *path.next().expect("every transaction on the path was chosen")
+}
+
+fn holds(compare: &Compare, kv: &KeyValue) -> bool {
+    let order = match &compare.target {
+        CompareTarget::Version(value) => kv.version.cmp(value),
+        CompareTarget::Create(value) => kv.create_revision.cmp(value),
+        CompareTarget::Mod(value) => kv.mod_revision.cmp(value),
+        CompareTarget::Value(value) => kv.value.cmp(value),
+        CompareTarget::Lease(value) => kv.lease.cmp(value),
+    };
+    match compare.result {
+        CompareResult::Equal => order == Ordering::Equal,
+        CompareResult::Greater => order == Ordering::Greater,
+        CompareResult::Less => order == Ordering::Less,
+        CompareResult::NotEqual => order != Ordering::Equal,
+    }
+}

@@ -1,0 +1,201 @@
+//! Taking a snapshot in, chunk by chunk, into a generation that is not live yet.
+
+use crate::engine::{Batch, Table};
+use crate::etcd::{KEY_SIZE_MAX, read_attributes};
+use crate::evaluate::{VERSION_DELETED, VERSION_PUT};
+use crate::keys::{Keys, Revision};
+use crate::overlay::Changes;
+use crate::record::{Record, Summary};
+use crate::snapshot::{
+    CHUNK_HEADER_SIZE, CHUNK_MAGIC, RECORD_CHANGE, RECORD_END, RECORD_MEMBER, RECORD_ORIGIN,
+    RECORD_SUMMARY, chain_start, chunk_checksum,
+};
+use bytes::Bytes;
+use quorate_types::{
+    Applied, DecodeError, Incarnation, InstallFault, NodeId, OriginTable, Reader, SnapshotName,
+};
+
+/// A snapshot on its way in.
+///
+/// # Invariants
+/// 1. What was taken so far is a prefix of the stream that the name promises, as far as checksums and order can say.
+/// 2. `finished` only after the last record, with everything counted.
+pub(crate) struct Staging {
+    /// The keys of the group.
+    keys: Keys,
+    /// What the name promises.
+    expected: Applied,
+    /// The summary, once the first record came.
+    summary: Option<Summary>,
+    /// How many chunks came.
+    number: u32,
+    /// The checksum of the last.
+    checksum: u64,
+    /// How many records came.
+    count: u64,
+    /// The kind of the last record: kinds come in order.
+    kind: u8,
+    /// The revision of the last change.
+    last: Revision,
+    /// Whether everything came and is synced.
+    finished: bool,
+}
+
+impl Staging {
+    pub(crate) fn new(name: &SnapshotName, keys: Keys) -> Staging {
+        Staging {
+            keys,
+            expected: Applied { position: name.position, digest: name.digest },
+            summary: None,
+            number: 0,
+            checksum: chain_start(name.digest),
+            count: 0,
+            kind: 0,
+            last: Revision::default(),
+            finished: false,
+        }
+    }
+
+    /// What a chunk adds to the staged generation.
+    pub(crate) fn take(&mut self, chunk: Bytes) -> Result<Batch, InstallFault> {
+        self.read_chunk(chunk).map_err(|error| content(self.number, &error))
+    }
+
+    fn read_chunk(&mut self, chunk: Bytes) -> Result<Batch, DecodeError> {
+        let size = chunk.len().saturating_sub(CHUNK_HEADER_SIZE);
+        let mut reader = Reader::new("snapshot chunk", chunk);
+        let magic = reader.u32()?;
+        if magic != CHUNK_MAGIC {
+            return Err(DecodeError::Unknown { what: "snapshot chunk mark", value: magic.into() });
+        }
+        let number = reader.u32()?;
+        if number != self.number {
+            return Err(DecodeError::Invalid("it is not the next chunk"));
+        }
+        if reader.u32()? as usize != size {
+            return Err(DecodeError::Invalid("its size is not what its header says"));
+        }
+        let expected = reader.u64()?;
+        let records = reader.bytes(size)?;
+        let found = chunk_checksum(self.checksum, number, &records);
+        if expected != found {
+            return Err(DecodeError::Checksum { what: "snapshot chunk", expected, found });
+        }
+        self.number += 1;
+        self.checksum = found;
+        let mut changes = Changes::default();
+        let mut reader = Reader::new("snapshot record", records);
+        while reader.left() > 0 {
+            self.read_one(&mut reader, &mut changes)?;
+        }
+        Ok(changes.into_batch())
+    }
+
+    fn read_one(&mut self, reader: &mut Reader, changes: &mut Changes) -> Result<(), DecodeError> {
+        let kind = reader.u8()?;
+        let first = self.summary.is_none();
+        if first != (kind == RECORD_SUMMARY) || kind < self.kind || self.kind == RECORD_END {
+            return Err(DecodeError::Invalid("its records are out of order"));
+        }
+        self.kind = kind;
+        match kind {
+            RECORD_SUMMARY => {
+                let summary = Summary::decode(reader.blob()?)?;
+                if summary.applied != self.expected {
+                    return Err(DecodeError::Invalid("it was taken at another position or digest"));
+                }
+                self.summary = Some(summary);
+            }
+            RECORD_ORIGIN => self.read_origin(reader, changes)?,
+            RECORD_MEMBER => self.read_member(reader, changes)?,
+            RECORD_CHANGE => self.read_change(reader, changes)?,
+            RECORD_END => {
+                if reader.u64()? != self.count {
+                    return Err(DecodeError::Invalid("it lacks records or has too many"));
+                }
+                return Ok(());
+            }
+            value => {
+                return Err(DecodeError::Unknown { what: "snapshot record", value: value.into() });
+            }
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn read_origin(&self, reader: &mut Reader, changes: &mut Changes) -> Result<(), DecodeError> {
+        let key = reader.blob()?;
+        let window = reader.blob()?;
+        let id = key.get(1..).and_then(|id| id.try_into().ok()).map(u128::from_be_bytes);
+        let id = id.ok_or(DecodeError::Invalid("an origin's key has another size"))?;
+        let (node, incarnation) = (NodeId((id >> 64) as u64), Incarnation(id as u64));
+        OriginTable::default().decode_window(node, incarnation, window.clone())?;
+        changes.put(Table::State, self.keys.origin(node, incarnation), window);
+        Ok(())
+    }
+
+    fn read_member(&self, reader: &mut Reader, changes: &mut Changes) -> Result<(), DecodeError> {
+        let key = reader.blob()?;
+        let attributes = reader.blob()?;
+        let id = key.get(1..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
+        let id = id.ok_or(DecodeError::Invalid("a member's key has another size"))?;
+        let mut inner = Reader::new("member attributes", attributes.clone());
+        read_attributes(&mut inner)?;
+        inner.finish()?;
+        changes.put(Table::State, self.keys.member(NodeId(id)), attributes);
+        Ok(())
+    }
+
+    /// A change goes into history as it is; from it follow the other two tables.
+    fn read_change(
+        &mut self,
+        reader: &mut Reader,
+        changes: &mut Changes,
+    ) -> Result<(), DecodeError> {
+        let encoded = reader.blob()?;
+        let record = Record::decode(encoded.clone())?;
+        let revision = record.revision();
+        let newest = self.summary.map_or(0, |summary| summary.revision);
+        if revision <= self.last || revision.main > newest {
+            return Err(DecodeError::Invalid("its changes are out of order"));
+        }
+        let key = &record.kv.key;
+        if key.is_empty() || key.len() > KEY_SIZE_MAX {
+            return Err(DecodeError::Invalid("a key is empty or too long"));
+        }
+        self.last = revision;
+        let (current, version) = (self.keys.current(key), self.keys.version(key, revision));
+        if record.deleted {
+            changes.remove(Table::Current, current);
+            changes.put(Table::Versions, version, VERSION_DELETED);
+        } else {
+            changes.put(Table::Current, current, encoded.clone());
+            changes.put(Table::Versions, version, VERSION_PUT);
+        }
+        changes.put(Table::History, self.keys.history(revision), encoded);
+        Ok(())
+    }
+
+    /// The last batch: what makes the generation a state. Only when the whole stream came.
+    pub(crate) fn finish(&mut self) -> Result<Batch, InstallFault> {
+        let Some(summary) = self.summary.filter(|_| self.kind == RECORD_END) else {
+            return Err(content(self.number, &DecodeError::Invalid("the stream ends too early")));
+        };
+        let mut changes = Changes::default();
+        changes.put(Table::State, self.keys.summary(), summary.encode());
+        self.finished = true;
+        Ok(changes.into_batch())
+    }
+
+    /// What a complete snapshot brings the store to.
+    pub(crate) fn complete(&self) -> Result<Applied, InstallFault> {
+        if self.finished {
+            return Ok(self.expected);
+        }
+        Err(InstallFault::Content("it is not finished".into()))
+    }
+}
+
+fn content(number: u32, error: &DecodeError) -> InstallFault {
+    InstallFault::Content(format!("chunk {number}: {error}"))
+}
