@@ -41,4 +41,6 @@ pub use state_machine::{
     SnapshotSource, StateMachine, Syncer,
 };
 pub use time::Instant;
-pub use wire::{FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameError, FrameHeader, FrameKind};
+pub use wire::{
+    FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameError, FrameHeader, FrameKind, WIRE_VERSION,
+};

@@ -21,7 +21,7 @@ pub const FRAME_HEADER_SIZE: usize = 24;
 pub const FRAME_PAYLOAD_MAX: usize = 16 * 1024 * 1024;
 
 /// The wire version that this code speaks.
-const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 1;
 
 const MAGIC: [u8; 2] = *b"Qr";
 
