@@ -27,6 +27,10 @@ pub enum StepDownReason {
     NoQuorum,
     /// It is no voter any more.
     Removed,
+    /// Its disk has not completed a write for long.
+    Stalled,
+    /// A slot of its log was found damaged.
+    Damaged,
 }
 
 /// Why a message was dropped.

@@ -6,8 +6,6 @@
 //! protocol under it; `docs/design/protocols.md` says how Multi-Paxos, Zab and Viewstamped Replication use each
 //! input, effect and op.
 
-pub mod raft;
-
 mod contract;
 mod effect;
 mod event;
@@ -15,6 +13,14 @@ mod input;
 mod message;
 mod options;
 mod status;
+
+pub mod raft;
+
+mod barrier;
+mod progress;
+mod quorum;
+mod tail;
+mod writes;
 
 pub use contract::{Opening, Protocol};
 pub use effect::{Effect, RefuseReason, SnapshotEffect};

@@ -1,24 +1,270 @@
-//! What Raft replicas say to each other.
+//! What Raft replicas say to each other. A term travels as an [`Epoch`]: its number is the term, its owner the
+//! candidate or leader that speaks for it, `NodeId(0)` where nobody does.
 
-use bytes::BytesMut;
-use quorate_types::{DecodeError, Epoch, Reader, Writer};
+use crate::{Proposal, RefuseReason};
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_types::{
+    BODY_SIZE_MAX, DecodeError, Digest, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch, Incarnation,
+    Index, NodeId, Origin, Position, Reader, TransactionId, Writer,
+};
 use std::fmt;
+
+/// How a follower answers an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// Everything up to here is durable and equal to the leader's log of that term.
+    Matched(Index),
+    /// The entry before the first one sent is not what the leader said.
+    Rejected {
+        /// Its index, as the leader sent it.
+        previous: Index,
+        /// The last position that may agree.
+        hint: Position,
+        /// Slots above the hint were damaged: what was acknowledged there before is not held any more.
+        lost: bool,
+    },
+}
 
 /// A message of Raft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Asks a follower to acknowledge the leader of this term.
+    /// Would you vote for me in this term? Binds nobody (thesis 9.6).
+    PreVote {
+        /// The term that the sender would campaign in.
+        epoch: Epoch,
+        /// Where its log ends.
+        last: Position,
+        /// Which asking this is.
+        context: u64,
+    },
+    /// The answer to [`Message::PreVote`].
+    PreVoteReply {
+        /// The term asked about.
+        epoch: Epoch,
+        /// Which asking this answers.
+        context: u64,
+        /// Whether it would.
+        granted: bool,
+    },
+    /// Vote for me (thesis 3.4).
+    Vote {
+        /// The term, with the candidate.
+        epoch: Epoch,
+        /// Where its log ends.
+        last: Position,
+        /// The leader asked for this campaign: that it is alive is no reason to refuse (thesis 3.10).
+        transfer: bool,
+    },
+    /// The answer to [`Message::Vote`]; a grant is durable.
+    VoteReply {
+        /// The campaign answered: term and candidate.
+        epoch: Epoch,
+        /// Whether the vote was given.
+        granted: bool,
+    },
+    /// Entries, in the order of the leader's log (thesis 3.5).
+    Append {
+        /// The leader's term.
+        epoch: Epoch,
+        /// What stands before the first of `entries`.
+        previous: Position,
+        /// What the leader knows to be committed.
+        committed: Index,
+        /// The entries after `previous`.
+        entries: Vec<Entry>,
+    },
+    /// The answer to [`Message::Append`].
+    AppendReply {
+        /// The leader's term that is answered.
+        epoch: Epoch,
+        /// How it ended.
+        outcome: AppendOutcome,
+        /// The sender's latest digest at a multiple of the digest interval.
+        digest: Option<(Index, Digest)>,
+    },
+    /// The leader is alive; one round of these also proves it still leads (thesis 6.4).
     Heartbeat {
         /// The leader's term.
-        term: Epoch,
+        epoch: Epoch,
+        /// Which round; rises within a term.
+        round: u64,
+        /// What is committed and known to be in the receiver's log.
+        committed: Index,
+        /// The last index sent to the receiver.
+        sent: Index,
+    },
+    /// The answer to [`Message::Heartbeat`]; waits for no disk.
+    HeartbeatReply {
+        /// The leader's term that is answered.
+        epoch: Epoch,
+        /// Which round is answered.
+        round: u64,
+        /// The `sent` that is answered.
+        sent: Index,
+        /// How far the receiver's log, durable or not, is known to agree with the leader's.
+        received: Index,
+    },
+    /// Your message is of an older term.
+    Stale {
+        /// The sender's term.
+        epoch: Epoch,
+    },
+    /// Campaign at once: leadership is handed to you (thesis 3.10).
+    TimeoutNow {
+        /// The leader's term.
+        epoch: Epoch,
+    },
+    /// Proposals of the sender's clients, for the leader.
+    Propose {
+        /// The term of the leader it is meant for.
+        epoch: Epoch,
+        /// What is proposed.
+        proposals: Vec<Proposal>,
+    },
+    /// Proposals that were not taken.
+    Refuse {
+        /// The sender's term.
+        epoch: Epoch,
+        /// Which, and why.
+        refusals: Vec<(Origin, RefuseReason)>,
+        /// Who may know better.
+        hint: Option<NodeId>,
+    },
+    /// Find an index for reads that wait at the sender.
+    Read {
+        /// The term of the leader it is meant for.
+        epoch: Epoch,
+        /// Which batch of reads.
+        context: u64,
+    },
+    /// The answer to [`Message::Read`].
+    ReadReply {
+        /// The sender's term.
+        epoch: Epoch,
+        /// Which batch of reads.
+        context: u64,
+        /// The index; `None` when the sender does not lead (any more).
+        index: Option<Index>,
+    },
+    /// What is your term? Asked by a replica that lost its hard state.
+    Survey {
+        /// The highest term that the sender still knows of.
+        epoch: Epoch,
+        /// Which survey.
+        context: u64,
+    },
+    /// The answer to [`Message::Survey`]; the term is durable.
+    SurveyReply {
+        /// The sender's term.
+        epoch: Epoch,
+        /// Which survey.
+        context: u64,
     },
 }
 
+/// The least an encoded proposal takes, in bytes.
+const PROPOSAL_SIZE_MIN: usize = 24 + 1 + 8 + 4;
+
 impl Message {
-    /// Appends the encoding.
-    pub fn encode(&self, buffer: &mut BytesMut) {
+    fn tag(&self) -> u8 {
         match self {
-            Message::Heartbeat { term } => buffer.write_epoch(*term),
+            Message::PreVote { .. } => 1,
+            Message::PreVoteReply { .. } => 2,
+            Message::Vote { .. } => 3,
+            Message::VoteReply { .. } => 4,
+            Message::Append { .. } => 5,
+            Message::AppendReply { .. } => 6,
+            Message::Heartbeat { .. } => 7,
+            Message::HeartbeatReply { .. } => 8,
+            Message::Stale { .. } => 9,
+            Message::TimeoutNow { .. } => 10,
+            Message::Propose { .. } => 11,
+            Message::Refuse { .. } => 12,
+            Message::Read { .. } => 13,
+            Message::ReadReply { .. } => 14,
+            Message::Survey { .. } => 15,
+            Message::SurveyReply { .. } => 16,
+        }
+    }
+
+    /// The sender's term, or the term that the message answers.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Message::PreVote { epoch, .. }
+            | Message::PreVoteReply { epoch, .. }
+            | Message::Vote { epoch, .. }
+            | Message::VoteReply { epoch, .. }
+            | Message::Append { epoch, .. }
+            | Message::AppendReply { epoch, .. }
+            | Message::Heartbeat { epoch, .. }
+            | Message::HeartbeatReply { epoch, .. }
+            | Message::Stale { epoch }
+            | Message::TimeoutNow { epoch }
+            | Message::Propose { epoch, .. }
+            | Message::Refuse { epoch, .. }
+            | Message::Read { epoch, .. }
+            | Message::ReadReply { epoch, .. }
+            | Message::Survey { epoch, .. }
+            | Message::SurveyReply { epoch, .. } => *epoch,
+        }
+    }
+
+    /// Appends the encoding: a tag, the epoch, the fields in the order of their declaration.
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        buffer.put_u8(self.tag());
+        buffer.write_epoch(self.epoch());
+        match self {
+            Message::PreVote { last, context, .. } => {
+                buffer.write_position(*last);
+                buffer.put_u64_le(*context);
+            }
+            Message::PreVoteReply { context, granted, .. } => {
+                buffer.put_u64_le(*context);
+                buffer.write_bool(*granted);
+            }
+            Message::Vote { last, transfer, .. } => {
+                buffer.write_position(*last);
+                buffer.write_bool(*transfer);
+            }
+            Message::VoteReply { granted, .. } => buffer.write_bool(*granted),
+            Message::Append { previous, committed, entries, .. } => {
+                encode_append(buffer, *previous, *committed, entries);
+            }
+            Message::AppendReply { outcome, digest, .. } => {
+                encode_append_reply(buffer, outcome, digest.as_ref());
+            }
+            Message::Heartbeat { round, committed, sent, .. } => {
+                buffer.put_u64_le(*round);
+                buffer.put_u64_le(committed.0);
+                buffer.put_u64_le(sent.0);
+            }
+            Message::HeartbeatReply { round, sent, received, .. } => {
+                buffer.put_u64_le(*round);
+                buffer.put_u64_le(sent.0);
+                buffer.put_u64_le(received.0);
+            }
+            Message::Stale { .. } | Message::TimeoutNow { .. } => {}
+            Message::Propose { proposals, .. } => {
+                buffer.write_count(proposals.len());
+                proposals.iter().for_each(|proposal| encode_proposal(buffer, proposal));
+            }
+            Message::Refuse { refusals, hint, .. } => {
+                buffer.put_u64_le(hint.map_or(0, |node| node.0));
+                buffer.write_count(refusals.len());
+                for (origin, reason) in refusals {
+                    encode_origin(buffer, origin);
+                    buffer.put_u8(byte_of_reason(*reason));
+                }
+            }
+            Message::ReadReply { context, index, .. } => {
+                buffer.put_u64_le(*context);
+                buffer.write_bool(index.is_some());
+                buffer.put_u64_le(index.unwrap_or_default().0);
+            }
+            Message::Read { context, .. }
+            | Message::Survey { context, .. }
+            | Message::SurveyReply { context, .. } => buffer.put_u64_le(*context),
         }
     }
 
@@ -27,22 +273,246 @@ impl Message {
     /// # Errors
     /// When the bytes are not such an encoding.
     pub fn decode(reader: &mut Reader) -> Result<Message, DecodeError> {
-        Ok(Message::Heartbeat { term: reader.epoch()? })
+        let tag = reader.u8()?;
+        let epoch = reader.epoch()?;
+        Ok(match tag {
+            1 => Message::PreVote { epoch, last: reader.position()?, context: reader.u64()? },
+            2 => Message::PreVoteReply { epoch, context: reader.u64()?, granted: reader.bool()? },
+            3 => Message::Vote { epoch, last: reader.position()?, transfer: reader.bool()? },
+            4 => Message::VoteReply { epoch, granted: reader.bool()? },
+            5 => decode_append(reader, epoch)?,
+            6 => decode_append_reply(reader, epoch)?,
+            7 => Message::Heartbeat {
+                epoch,
+                round: reader.u64()?,
+                committed: Index(reader.u64()?),
+                sent: Index(reader.u64()?),
+            },
+            8 => Message::HeartbeatReply {
+                epoch,
+                round: reader.u64()?,
+                sent: Index(reader.u64()?),
+                received: Index(reader.u64()?),
+            },
+            9 => Message::Stale { epoch },
+            10 => Message::TimeoutNow { epoch },
+            11 => {
+                let count = reader.count(PROPOSAL_SIZE_MIN)?;
+                let proposals =
+                    (0..count).map(|_| decode_proposal(reader)).collect::<Result<_, _>>()?;
+                Message::Propose { epoch, proposals }
+            }
+            12 => {
+                let hint = Some(NodeId(reader.u64()?)).filter(|node| *node != NodeId(0));
+                let count = reader.count(25)?;
+                let refusals = (0..count)
+                    .map(|_| Ok((decode_origin(reader)?, reason_of_byte(reader.u8()?)?)))
+                    .collect::<Result<_, DecodeError>>()?;
+                Message::Refuse { epoch, refusals, hint }
+            }
+            13 => Message::Read { epoch, context: reader.u64()? },
+            14 => {
+                let context = reader.u64()?;
+                let known = reader.bool()?;
+                let index = Index(reader.u64()?);
+                Message::ReadReply { epoch, context, index: known.then_some(index) }
+            }
+            15 => Message::Survey { epoch, context: reader.u64()? },
+            16 => Message::SurveyReply { epoch, context: reader.u64()? },
+            value => {
+                return Err(DecodeError::Unknown { what: "raft message", value: value.into() });
+            }
+        })
     }
+}
 
-    /// The sender's term.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        match self {
-            Message::Heartbeat { term } => *term,
+fn encode_append(buffer: &mut BytesMut, previous: Position, committed: Index, entries: &[Entry]) {
+    let size: usize = entries.iter().map(Entry::encoded_size).sum();
+    buffer.reserve(size + 36);
+    buffer.write_position(previous);
+    buffer.put_u64_le(committed.0);
+    buffer.write_count(entries.len());
+    entries.iter().for_each(|entry| entry.encode(buffer));
+}
+
+fn decode_append(reader: &mut Reader, epoch: Epoch) -> Result<Message, DecodeError> {
+    let previous = reader.position()?;
+    let committed = Index(reader.u64()?);
+    let count = reader.count(ENTRY_HEADER_SIZE)?;
+    if previous.index.0.checked_add(count as u64).is_none_or(|last| last >= INDEX_MAX) {
+        return Err(DecodeError::Invalid("an append reaches beyond the highest index"));
+    }
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        entries.push(Entry::decode(reader)?);
+    }
+    Ok(Message::Append { epoch, previous, committed, entries })
+}
+
+/// No log gets here; indexes below it can be added to without overflow.
+const INDEX_MAX: u64 = 1 << 62;
+
+fn encode_append_reply(
+    buffer: &mut BytesMut,
+    outcome: &AppendOutcome,
+    digest: Option<&(Index, Digest)>,
+) {
+    match outcome {
+        AppendOutcome::Matched(index) => {
+            buffer.put_u8(0);
+            buffer.put_u64_le(index.0);
+        }
+        AppendOutcome::Rejected { previous, hint, lost } => {
+            buffer.put_u8(1);
+            buffer.put_u64_le(previous.0);
+            buffer.write_position(*hint);
+            buffer.write_bool(*lost);
         }
     }
+    buffer.write_bool(digest.is_some());
+    let (index, digest) = digest.copied().unwrap_or_default();
+    buffer.put_u64_le(index.0);
+    buffer.put_u64_le(digest.0);
+}
+
+fn decode_append_reply(reader: &mut Reader, epoch: Epoch) -> Result<Message, DecodeError> {
+    let outcome = match reader.u8()? {
+        0 => AppendOutcome::Matched(Index(reader.u64()?)),
+        1 => AppendOutcome::Rejected {
+            previous: Index(reader.u64()?),
+            hint: reader.position()?,
+            lost: reader.bool()?,
+        },
+        value => return Err(DecodeError::Unknown { what: "append outcome", value: value.into() }),
+    };
+    let known = reader.bool()?;
+    let digest = (Index(reader.u64()?), Digest(reader.u64()?));
+    Ok(Message::AppendReply { epoch, outcome, digest: known.then_some(digest) })
+}
+
+fn encode_origin(buffer: &mut BytesMut, origin: &Origin) {
+    buffer.put_u64_le(origin.node.0);
+    buffer.put_u64_le(origin.incarnation.0);
+    buffer.put_u64_le(origin.sequence);
+}
+
+fn decode_origin(reader: &mut Reader) -> Result<Origin, DecodeError> {
+    Ok(Origin {
+        node: NodeId(reader.u64()?),
+        incarnation: Incarnation(reader.u64()?),
+        sequence: reader.u64()?,
+    })
+}
+
+fn encode_proposal(buffer: &mut BytesMut, proposal: &Proposal) {
+    encode_origin(buffer, &proposal.origin);
+    buffer.put_u8(proposal.kind as u8);
+    buffer.put_u64_le(proposal.transaction.0);
+    buffer.write_blob(&proposal.body);
+}
+
+fn decode_proposal(reader: &mut Reader) -> Result<Proposal, DecodeError> {
+    let origin = decode_origin(reader)?;
+    let kind = match reader.u8()? {
+        byte if byte == EntryKind::Command as u8 => EntryKind::Command,
+        byte if byte == EntryKind::WriteSet as u8 => EntryKind::WriteSet,
+        value => return Err(DecodeError::Unknown { what: "proposal kind", value: value.into() }),
+    };
+    let transaction = TransactionId(reader.u64()?);
+    let body: Bytes = reader.blob()?;
+    if body.len() > BODY_SIZE_MAX {
+        return Err(DecodeError::TooLarge {
+            what: "proposal body",
+            value: body.len() as u64,
+            limit: BODY_SIZE_MAX as u64,
+        });
+    }
+    Ok(Proposal { origin, kind, transaction, body })
+}
+
+fn byte_of_reason(reason: RefuseReason) -> u8 {
+    match reason {
+        RefuseReason::NoLeader => 1,
+        RefuseReason::NotLeader => 2,
+        RefuseReason::Busy => 3,
+        RefuseReason::TooLarge => 4,
+        RefuseReason::Transferring => 5,
+        RefuseReason::NotReady => 6,
+    }
+}
+
+fn reason_of_byte(byte: u8) -> Result<RefuseReason, DecodeError> {
+    Ok(match byte {
+        1 => RefuseReason::NoLeader,
+        2 => RefuseReason::NotLeader,
+        3 => RefuseReason::Busy,
+        4 => RefuseReason::TooLarge,
+        5 => RefuseReason::Transferring,
+        6 => RefuseReason::NotReady,
+        value => return Err(DecodeError::Unknown { what: "refusal", value: value.into() }),
+    })
 }
 
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let epoch = self.epoch();
+        let verdict = |granted: &bool| if *granted { "granted" } else { "refused" };
         match self {
-            Message::Heartbeat { term } => write!(f, "heartbeat @{term}"),
+            Message::PreVote { last, .. } => write!(f, "pre-vote @{epoch} last={last}"),
+            Message::PreVoteReply { granted, .. } => {
+                write!(f, "pre-vote-reply @{epoch} {}", verdict(granted))
+            }
+            Message::Vote { last, transfer, .. } => {
+                let transfer = if *transfer { " transfer" } else { "" };
+                write!(f, "vote @{epoch} last={last}{transfer}")
+            }
+            Message::VoteReply { granted, .. } => {
+                write!(f, "vote-reply @{epoch} {}", verdict(granted))
+            }
+            Message::Append { previous, committed, entries, .. } => {
+                write!(f, "append @{epoch} after={previous} commit={committed} [")?;
+                for (at, entry) in entries.iter().enumerate() {
+                    let index = previous.index.0 + at as u64 + 1;
+                    let gap = if at == 0 { "" } else { ", " };
+                    write!(f, "{gap}{index}@{} {entry}", entry.created())?;
+                }
+                f.write_str("]")
+            }
+            Message::AppendReply { outcome, digest, .. } => {
+                match outcome {
+                    AppendOutcome::Matched(index) => {
+                        write!(f, "append-reply @{epoch} matched={index}")?;
+                    }
+                    AppendOutcome::Rejected { previous, hint, lost } => {
+                        let lost = if *lost { " lost" } else { "" };
+                        write!(f, "append-reply @{epoch} rejected={previous} hint={hint}{lost}")?;
+                    }
+                }
+                digest.map_or(Ok(()), |(index, digest)| write!(f, " digest={index}:{digest}"))
+            }
+            Message::Heartbeat { round, committed, sent, .. } => {
+                write!(f, "heartbeat @{epoch} round={round} commit={committed} sent={sent}")
+            }
+            Message::HeartbeatReply { round, received, .. } => {
+                write!(f, "heartbeat-reply @{epoch} round={round} received={received}")
+            }
+            Message::Stale { .. } => write!(f, "stale @{epoch}"),
+            Message::TimeoutNow { .. } => write!(f, "timeout-now @{epoch}"),
+            Message::Propose { proposals, .. } => {
+                write!(f, "propose @{epoch}")?;
+                proposals.iter().try_for_each(|proposal| write!(f, " {}", proposal.origin))
+            }
+            Message::Refuse { refusals, .. } => {
+                write!(f, "refuse @{epoch}")?;
+                refusals.iter().try_for_each(|(origin, why)| write!(f, " {origin}:{why:?}"))
+            }
+            Message::Read { .. } => write!(f, "read @{epoch}"),
+            Message::ReadReply { index: Some(index), .. } => {
+                write!(f, "read-reply @{epoch} index={index}")
+            }
+            Message::ReadReply { index: None, .. } => write!(f, "read-reply @{epoch} refused"),
+            Message::Survey { .. } => write!(f, "survey @{epoch}"),
+            Message::SurveyReply { .. } => write!(f, "survey-reply @{epoch}"),
         }
     }
 }

@@ -1,0 +1,230 @@
+//! How a follower takes in the leader's log (thesis 3.5).
+
+use super::message::{AppendOutcome, Message};
+use super::replica::{Raft, Role};
+use crate::Event;
+use quorate_types::{Configuration, Entry, EntryKind, Epoch, Index, NodeId, Position, Slot};
+
+impl Raft {
+    pub(super) fn on_append(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        previous: Position,
+        committed: Index,
+        entries: Vec<Entry>,
+    ) {
+        if !self.follow(from, epoch) || self.install.is_some() {
+            return;
+        }
+        if let Err(why) = check_entries(epoch, previous, &entries) {
+            return self.drop_message(from, why);
+        }
+        let last = Index(previous.index.0 + entries.len() as u64);
+        let purged = self.tail.purged();
+        if last <= purged.index {
+            // All of it is purged here, so it was committed and applied: the logs agree up to there.
+            return self.acknowledge(purged.index);
+        }
+        let known = purged.index.0.saturating_sub(previous.index.0);
+        let skipped = usize::try_from(known).expect("at most as many as entries were sent");
+        if skipped > 0 && entries[skipped - 1].created() != purged.epoch {
+            let sent = entries[skipped - 1].created();
+            return self.drop_message(from, format!("{purged} is committed, {sent} was sent"));
+        }
+        if skipped == 0 && !self.agrees_at(previous) {
+            return self.reject(from, epoch, previous);
+        }
+        let first = previous.index.max(purged.index).next();
+        if !self.accept(from, epoch, first, entries.into_iter().skip(skipped)) {
+            return;
+        }
+        self.verified = self.verified.max(last);
+        self.maybe_become_whole(epoch);
+        self.advance_committed_to(committed.min(last));
+        self.acknowledge(last);
+    }
+
+    /// Whether this log holds `position`, and every slot up to it is sound.
+    fn agrees_at(&self, position: Position) -> bool {
+        let sound =
+            self.damage.first_fault_above(self.synced).is_none_or(|fault| fault > position.index);
+        sound && self.tail.epoch_at(position.index) == Some(position.epoch)
+    }
+
+    fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
+        let fault = self.damage.first_fault_above(self.synced);
+        let lost = fault.is_some_and(|fault| fault <= previous.index);
+        if !lost && previous.index <= self.committed && previous.index >= self.tail.purged().index {
+            let why = format!("{previous} contradicts what is committed here");
+            return self.drop_message(from, why);
+        }
+        let sound = fault.map_or(self.tail.last(), Index::previous);
+        let index = self.tail.floor(Position::new(previous.index.min(sound), previous.epoch));
+        let index = index.max(self.tail.purged().index);
+        let hint_epoch = self.tail.epoch_at(index).expect("lies in the log");
+        let outcome = AppendOutcome::Rejected {
+            previous: previous.index,
+            hint: Position::new(index, hint_epoch),
+            lost,
+        };
+        let digest = self.digests.back().copied();
+        self.send(from, Message::AppendReply { epoch, outcome, digest }, None);
+    }
+
+    /// Takes entries from `first` on into the log, where what stands before agrees. False when they contradict
+    /// what is committed; nothing has changed then.
+    fn accept(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        first: Index,
+        entries: impl Iterator<Item = Entry>,
+    ) -> bool {
+        let mut index = first;
+        for entry in entries {
+            if index > self.tail.last() {
+                self.append(epoch, entry);
+            } else if self.damage.has_fault(index) {
+                self.refill(epoch, index, entry);
+            } else if self.tail.epoch_at(index) != Some(entry.created()) {
+                if index <= self.committed {
+                    let sent = Position::new(index, entry.created());
+                    self.drop_message(from, format!("{sent} contradicts what is committed here"));
+                    return false;
+                }
+                self.truncate(index);
+                self.append(epoch, entry);
+            }
+            index = index.next();
+        }
+        true
+    }
+
+    /// Puts an entry after the last one, in the next write.
+    pub(super) fn append(&mut self, epoch: Epoch, entry: Entry) {
+        let index = self.tail.last().next();
+        self.note_log_epoch(epoch);
+        self.note_configuration(index, &entry);
+        let slot = Slot { index, accepted: epoch, entry };
+        self.writes.write(slot.clone());
+        self.tail.push(slot);
+    }
+
+    /// Puts the leader's entry into a damaged slot.
+    fn refill(&mut self, epoch: Epoch, index: Index, entry: Entry) {
+        self.note_log_epoch(epoch);
+        self.note_configuration(index, &entry);
+        let created = entry.created();
+        let slot = Slot { index, accepted: epoch, entry };
+        self.writes.write(slot.clone());
+        self.tail.replace(slot);
+        self.damage.refilled(index);
+        let next = self.tail.epoch_at(index.next());
+        if next.is_some_and(|next| next < created) && index >= self.committed {
+            // Terms never fall along a log, so what was here and what follows are not of the leader's.
+            self.truncate(index.next());
+        }
+    }
+
+    fn note_log_epoch(&mut self, epoch: Epoch) {
+        if self.hard.log_epoch != epoch {
+            self.hard.log_epoch = epoch;
+            self.writes.hard(self.hard);
+        }
+    }
+
+    fn note_configuration(&mut self, index: Index, entry: &Entry) {
+        if entry.kind() != EntryKind::Configuration {
+            return;
+        }
+        let configuration = Configuration::decode(entry.body().clone())
+            .expect("configuration entries are decoded before they are accepted");
+        self.membership.append(index, configuration.clone());
+        self.event(Event::Configuration { index, configuration });
+    }
+
+    /// Drops every slot at or above `from`.
+    fn truncate(&mut self, from: Index) {
+        assert!(
+            from > self.committed,
+            "truncation from {from}, but {} is committed",
+            self.committed
+        );
+        assert!(!matches!(self.role, Role::Leader(_)), "a leader truncates its log from {from}");
+        self.writes.truncate(from);
+        self.tail.truncate(from);
+        self.membership.truncate(from);
+        self.damage.truncated(from);
+        self.verified = self.verified.min(from.previous());
+    }
+
+    /// Remembers to tell the leader that everything up to `index` is durable here.
+    pub(super) fn acknowledge(&mut self, index: Index) {
+        self.verified = self.verified.max(index.min(self.tail.last()));
+        self.acknowledgement = Some(self.acknowledgement.map_or(index, |old| old.max(index)));
+    }
+
+    /// One acknowledgement answers all appends of a wake-up. It leaves once the latest write is durable.
+    pub(super) fn form_acknowledgement(&mut self) {
+        let Some(index) = self.acknowledgement.take() else { return };
+        let (Some(leader), Role::Follower) = (self.term_leader, &self.role) else { return };
+        let epoch = Epoch::new(self.term(), leader);
+        let after = self.writes.latest();
+        let digest = self.digests.back().copied();
+        let outcome = AppendOutcome::Matched(index);
+        self.send(leader, Message::AppendReply { epoch, outcome, digest }, after);
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        round: u64,
+        committed: Index,
+        sent: Index,
+    ) {
+        if !self.follow(from, epoch) {
+            return;
+        }
+        if committed <= self.tail.last() {
+            // The leader names only what this replica has acknowledged in this term.
+            self.advance_committed_to(committed);
+        } else if self.install.is_none() {
+            let last = self.tail.last();
+            self.drop_message(from, format!("commit {committed} is above the last index {last}"));
+        }
+        let received = self.verified;
+        self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
+    }
+
+    /// Moves the commit index up to `index`, never down.
+    pub(super) fn advance_committed_to(&mut self, index: Index) {
+        if index > self.committed {
+            assert!(
+                index <= self.tail.last(),
+                "commit {index} above the last index {}",
+                self.tail.last()
+            );
+            self.committed = index;
+        }
+    }
+}
+
+/// What every append of a leader satisfies: terms do not fall along its log nor pass its own, and configurations
+/// can be read.
+fn check_entries(epoch: Epoch, previous: Position, entries: &[Entry]) -> Result<(), String> {
+    let mut floor = previous.epoch;
+    for entry in entries {
+        if entry.created() < floor || entry.created() > epoch {
+            let created = entry.created();
+            return Err(format!("an entry of {created} after {floor} in an append of {epoch}"));
+        }
+        floor = entry.created();
+        if entry.kind() == EntryKind::Configuration {
+            Configuration::decode(entry.body().clone())
+                .map_err(|error| format!("its configuration: {error}"))?;
+        }
+    }
+    Ok(())
+}

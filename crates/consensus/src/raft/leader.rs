@@ -1,0 +1,491 @@
+//! How a leader keeps its followers in line and decides what is committed (thesis 3.5, 3.6, 6.2, 10.2).
+
+use super::message::{AppendOutcome, Message};
+use super::read::Waiter;
+use super::replica::{Raft, Role};
+use crate::barrier::Barrier;
+use crate::progress::{Progress, ProgressState};
+use crate::{Effect, Event, FetchId, RefuseReason, SnapshotEffect, StepDownReason};
+use quorate_types::{Digest, Entry, Epoch, Index, Instant, NodeId, Position, Slot};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// What a leader knows of one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// How far its log has come.
+    pub(super) progress: Progress,
+    /// The highest round it has answered.
+    pub(super) answered: u64,
+    /// When the latest round it has answered was sent: until then it surely followed.
+    followed: Instant,
+    /// The commit index it was last told.
+    told: Index,
+    /// The read of older slots under way for it.
+    fetch: Option<FetchId>,
+    /// A digest of it that cannot be compared yet.
+    pub(super) digest: Option<(Index, Digest)>,
+    /// Whether its link is down: then only lone probes are sent.
+    pub(super) link_down: bool,
+    /// At least this much a snapshot under way will cover.
+    pub(super) snapshot_from: Index,
+}
+
+/// Proposals appended together.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    /// The index of the last.
+    last: Index,
+    /// Their encoded size in bytes.
+    size: usize,
+    /// When they were taken in.
+    taken: Instant,
+}
+
+/// A hand-over under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer {
+    /// To whom.
+    pub(super) to: NodeId,
+    /// When it is given up.
+    due: Instant,
+    /// Whether the receiver was told to campaign.
+    told: bool,
+}
+
+/// The state of a leader.
+#[derive(Debug)]
+pub(super) struct Leader {
+    /// The index of its no-op: commits are counted from there on.
+    pub(super) first: Index,
+    /// Everybody else of the configuration.
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// The latest round sent.
+    round: u64,
+    /// When recent rounds were sent; the last is `round`.
+    rounds: VecDeque<Instant>,
+    /// When the next round is due.
+    heartbeat_due: Instant,
+    /// Reads that wait.
+    pub(super) barrier: Barrier<Waiter>,
+    /// Proposals that are not committed.
+    batches: VecDeque<Batch>,
+    /// Their encoded size in bytes.
+    pub(super) uncommitted_size: usize,
+    /// A hand-over.
+    pub(super) transfer: Option<Transfer>,
+}
+
+/// How many rounds are remembered: at 100 µs a round, the time of an election.
+const ROUNDS_MAX: usize = 10_000;
+
+/// How long a peer may take to install a delivered snapshot before it is asked what it holds, in election
+/// timeouts.
+const INSTALL_PATIENCE: u32 = 30;
+
+impl Leader {
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.heartbeat_due
+    }
+
+    pub(super) fn on_link(&mut self, peer: NodeId, up: bool) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.link_down = !up;
+            if !matches!(peer.progress.state, ProgressState::Snapshot { .. }) {
+                peer.progress.probe(peer.progress.matched);
+            }
+        }
+    }
+
+    /// When `round` was sent, if it is remembered.
+    fn sent_at(&self, round: u64) -> Option<Instant> {
+        let back = usize::try_from(self.round.checked_sub(round)?).ok()?;
+        let at = self.rounds.len().checked_sub(back + 1)?;
+        self.rounds.get(at).copied()
+    }
+
+    /// Begins the next round.
+    fn begin_round(&mut self, now: Instant, interval: Duration) {
+        self.round += 1;
+        self.rounds.push_back(now);
+        if self.rounds.len() > ROUNDS_MAX {
+            self.rounds.pop_front();
+        }
+        self.heartbeat_due = now + interval;
+    }
+
+    /// Remembers proposals just appended.
+    pub(super) fn took(&mut self, last: Index, size: usize, taken: Instant) {
+        self.batches.push_back(Batch { last, size, taken });
+        self.uncommitted_size += size;
+    }
+}
+
+impl Raft {
+    pub(super) fn become_leader(&mut self) {
+        let epoch = self.own_epoch();
+        assert!(
+            self.hard.voted_for == Some(self.node()),
+            "{epoch} is led without the own vote: {}",
+            self.hard
+        );
+        let last = self.tail.last();
+        let new_peer = |peer: NodeId| Peer {
+            progress: Progress::new(last),
+            answered: 0,
+            followed: self.now,
+            told: Index::ZERO,
+            fetch: None,
+            digest: None,
+            snapshot_from: Index::ZERO,
+            link_down: self.contacts.get(&peer).is_some_and(|contact| contact.link == Some(false)),
+        };
+        let peers = self.membership.peers(self.node());
+        let leader = Leader {
+            first: last.next(),
+            peers: peers.into_iter().map(|peer| (peer, new_peer(peer))).collect(),
+            round: 0,
+            rounds: VecDeque::new(),
+            heartbeat_due: self.now,
+            barrier: Barrier::new(),
+            batches: VecDeque::new(),
+            uncommitted_size: 0,
+            transfer: None,
+        };
+        self.election_due = None;
+        self.term_leader = Some(self.node());
+        self.change_role(Role::Leader(Box::new(leader)));
+        self.set_leader(Some(self.node()));
+        self.append(epoch, Entry::noop(epoch));
+    }
+
+    /// Stops leading; everybody who waits is told.
+    pub(super) fn step_down(&mut self, reason: StepDownReason) {
+        let epoch = self.own_epoch();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let waiters = leader.barrier.abandon();
+        self.event(Event::SteppedDown { epoch, reason });
+        self.become_follower();
+        self.set_leader(None);
+        for waiter in waiters {
+            self.fail_reader(waiter, RefuseReason::NotLeader);
+        }
+    }
+
+    pub(super) fn on_leader_time(&mut self) {
+        let timeout = self.options.timing.election_timeout_max;
+        let is_stalled = self.is_stalled();
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.transfer.is_some_and(|transfer| transfer.due <= self.now) {
+            leader.transfer = None;
+        }
+        if leader.heartbeat_due > self.now {
+            return;
+        }
+        let (now, node) = (self.now, self.options.node);
+        let follows = |peer: NodeId| {
+            peer == node
+                || leader.peers.get(&peer).is_some_and(|peer| now.since(peer.followed) <= timeout)
+        };
+        if !self.membership.quorum().is_quorum(follows) {
+            return self.step_down(StepDownReason::NoQuorum);
+        }
+        if is_stalled {
+            self.hand_over_to_anybody();
+            return self.step_down(StepDownReason::Stalled);
+        }
+        for peer in leader.peers.values_mut() {
+            peer.progress.repeat_probe();
+            if let ProgressState::Snapshot { delivered: Some((_, since)) } = peer.progress.state
+                && now.since(since) > timeout * INSTALL_PATIENCE
+            {
+                peer.progress.probe(peer.progress.matched);
+            }
+        }
+    }
+
+    /// Whether the disk has not completed a write for so long that somebody else should lead.
+    pub(super) fn is_stalled(&self) -> bool {
+        let limit = self.options.timing.election_timeout_max * 2;
+        self.writes.oldest().is_some_and(|asked| self.now.since(asked) > limit)
+    }
+
+    /// Tells the follower with the most entries to campaign.
+    pub(super) fn hand_over_to_anybody(&mut self) {
+        let epoch = self.own_epoch();
+        let Role::Leader(leader) = &self.role else { return };
+        let configuration = self.membership.latest();
+        let best = leader
+            .peers
+            .iter()
+            .filter(|(id, peer)| configuration.is_voter(**id) && !peer.link_down)
+            .max_by_key(|(_, peer)| (peer.progress.matched, peer.followed));
+        if let Some((id, _)) = best {
+            let id = *id;
+            self.send(id, Message::TimeoutNow { epoch }, None);
+        }
+    }
+
+    pub(super) fn on_transfer(&mut self, to: NodeId) {
+        let timeout = self.options.timing.election_timeout_max;
+        let is_voter = self.membership.latest().is_voter(to);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if is_voter && leader.peers.contains_key(&to) {
+            leader.transfer = Some(Transfer { to, due: self.now + timeout, told: false });
+        }
+    }
+
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        outcome: AppendOutcome,
+        digest: Option<(Index, Digest)>,
+    ) {
+        let (own, last, now) = (self.own_epoch(), self.tail.last(), self.now);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&from) else {
+            return self.event(Event::Dropped { from, reason: crate::DropReason::NotMember });
+        };
+        if epoch != own {
+            return;
+        }
+        match outcome {
+            AppendOutcome::Matched(index) if index > last => {
+                self.drop_message(from, format!("it matched {index}, the last index is {last}"));
+            }
+            AppendOutcome::Matched(index) => {
+                if let Some(age) = peer.progress.acknowledged(index, now) {
+                    self.metrics.log_replication_latency.entry(from).or_default().observe(age);
+                }
+            }
+            AppendOutcome::Rejected { previous, hint, lost } => {
+                let matched = peer.progress.matched;
+                let fresh = match peer.progress.state {
+                    ProgressState::Probe { .. } => previous == peer.progress.next.previous(),
+                    ProgressState::Replicate => previous > matched,
+                    ProgressState::Snapshot { .. } => false,
+                };
+                if lost && hint.index < matched {
+                    peer.progress.lost(hint.index);
+                } else if fresh {
+                    let agreed = self.tail.floor(hint).min(previous.previous());
+                    peer.progress.probe(agreed);
+                }
+            }
+        }
+        if let Some(digest) = digest {
+            self.on_peer_digest(from, digest);
+        }
+    }
+
+    pub(super) fn on_heartbeat_reply(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        round: u64,
+        sent: Index,
+        received: Index,
+    ) {
+        let (own, now, last) = (self.own_epoch(), self.now, self.tail.last());
+        let Role::Leader(leader) = &mut self.role else { return };
+        if epoch != own || received > last || round > leader.round {
+            return;
+        }
+        let sent_at = leader.sent_at(round);
+        let Some(peer) = leader.peers.get_mut(&from) else { return };
+        if round > peer.answered {
+            peer.answered = round;
+            if let Some(sent_at) = sent_at {
+                peer.followed = peer.followed.max(sent_at);
+                let trip = now.since(sent_at);
+                self.metrics.network_round_trips.entry(from).or_default().observe(trip);
+            }
+        }
+        match peer.progress.state {
+            // What was sent before this heartbeat has not arrived: it was lost.
+            ProgressState::Replicate if received < sent => peer.progress.probe(received),
+            ProgressState::Snapshot { delivered: Some((position, _)) }
+                if received >= position.index =>
+            {
+                peer.progress.probe(received);
+            }
+            ProgressState::Probe { .. }
+            | ProgressState::Replicate
+            | ProgressState::Snapshot { .. } => {}
+        }
+        self.maybe_end_read_round();
+    }
+
+    /// Counts what a quorum holds durably; entries of earlier terms are committed only together with one of the
+    /// own term (thesis 3.6.2).
+    pub(super) fn advance_commit(&mut self) {
+        let (node, held) = (self.node(), self.held());
+        let Role::Leader(leader) = &mut self.role else { return };
+        let holds = |id: NodeId| match leader.peers.get(&id) {
+            Some(peer) => peer.progress.matched,
+            None if id == node => held,
+            None => Index::ZERO,
+        };
+        let index = self.membership.quorum().highest(holds).min(self.tail.last());
+        if index <= self.committed || index < leader.first {
+            return;
+        }
+        while leader.batches.front().is_some_and(|batch| batch.last <= index) {
+            let batch = leader.batches.pop_front().expect("was just seen");
+            leader.uncommitted_size -= batch.size;
+            self.metrics.commit_latency.observe(self.now.since(batch.taken));
+        }
+        self.advance_committed_to(index);
+    }
+
+    /// What a leader says in this wake-up: a round of heartbeats if one is due or reads wait for one, entries
+    /// and commit indexes to everybody who can take them, and the last word of a hand-over.
+    pub(super) fn form_replication(&mut self) {
+        let interval = self.options.timing.heartbeat_interval;
+        let committed = self.committed;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let can_read = committed >= leader.first && leader.barrier.wants_round();
+        if can_read || leader.heartbeat_due <= self.now {
+            leader.begin_round(self.now, interval);
+            if can_read {
+                leader.barrier.begin(leader.round, committed);
+            }
+            self.send_heartbeats();
+            self.maybe_end_read_round();
+        }
+        let Role::Leader(leader) = &self.role else { return };
+        for id in leader.peers.keys().copied().collect::<Vec<_>>() {
+            self.replicate_to(id);
+        }
+        self.maybe_hand_over();
+    }
+
+    fn send_heartbeats(&mut self) {
+        let epoch = self.own_epoch();
+        let Role::Leader(leader) = &self.role else { return };
+        for (id, peer) in &leader.peers {
+            let message = Message::Heartbeat {
+                epoch,
+                round: leader.round,
+                committed: self.committed.min(peer.progress.matched),
+                sent: peer.progress.next.previous(),
+            };
+            self.replies.push((*id, message, None));
+        }
+    }
+
+    fn replicate_to(&mut self, to: NodeId) {
+        let limits = self.options.limits;
+        let epoch = self.own_epoch();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        loop {
+            let probing = match peer.progress.state {
+                ProgressState::Snapshot { .. } | ProgressState::Probe { paused: true, .. } => {
+                    return;
+                }
+                ProgressState::Probe { paused: false, repeated } => Some(repeated),
+                ProgressState::Replicate => None,
+            };
+            let next = peer.progress.next;
+            if next <= self.tail.purged().index {
+                peer.progress.begin_snapshot();
+                peer.snapshot_from = self.applied;
+                self.outbox.push_back(Effect::Event(Event::SnapshotNeeded { peer: to }));
+                let send = SnapshotEffect::Send { to, epoch };
+                self.outbox.push_back(Effect::Snapshot(send));
+                return;
+            }
+            let bare = probing == Some(true) || peer.link_down;
+            let room = peer.progress.room(limits.window_size_max);
+            let (entries, size) = if bare || room == 0 || next > self.tail.last() {
+                (Vec::new(), 0)
+            } else if next < self.tail.first_cached() {
+                if peer.fetch.is_some() {
+                    return;
+                }
+                let id = FetchId(self.next_fetch);
+                self.next_fetch += 1;
+                peer.fetch = Some(id);
+                let (last, budget) = (self.tail.last(), limits.append_size_max);
+                self.outbox.push_back(Effect::Fetch { id, first: next, last, budget });
+                return;
+            } else {
+                self.tail.entries(next, limits.append_size_max.min(room))
+            };
+            let news = self.committed.min(next.previous()) > peer.told;
+            if entries.is_empty() && probing.is_none() && !news {
+                return;
+            }
+            let epoch_before =
+                self.tail.epoch_at(next.previous()).expect("next is above what is purged");
+            let previous = Position::new(next.previous(), epoch_before);
+            let message =
+                append_message(peer, epoch, previous, self.committed, entries, size, self.now);
+            self.replies.push((to, message, None));
+        }
+    }
+
+    /// Slots that were read for a peer are sent to it at once.
+    pub(super) fn on_fetched(&mut self, id: FetchId, slots: Vec<Slot>) {
+        let epoch = self.own_epoch();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some((to, peer)) = leader.peers.iter_mut().find(|(_, peer)| peer.fetch == Some(id))
+        else {
+            return;
+        };
+        let to = *to;
+        peer.fetch = None;
+        let next = peer.progress.next;
+        let waits = matches!(
+            peer.progress.state,
+            ProgressState::Replicate | ProgressState::Probe { paused: false, .. }
+        );
+        let Some(first) = slots.first() else {
+            if next > self.tail.purged().index {
+                self.on_damaged(quorate_types::SlotFault::DamagedUnknown(next));
+            }
+            return;
+        };
+        let own = |slot: &Slot| self.tail.epoch_at(slot.index) == Some(slot.entry.created());
+        if !waits || first.index != next || !slots.iter().all(own) {
+            return;
+        }
+        let Some(epoch_before) = self.tail.epoch_at(next.previous()) else { return };
+        let previous = Position::new(next.previous(), epoch_before);
+        let size = slots.iter().map(|slot| slot.entry.encoded_size()).sum();
+        let entries = slots.into_iter().map(|slot| slot.entry).collect();
+        let message =
+            append_message(peer, epoch, previous, self.committed, entries, size, self.now);
+        self.replies.push((to, message, None));
+    }
+
+    /// Tells the receiver of a hand-over to campaign, once it has the whole log.
+    fn maybe_hand_over(&mut self) {
+        let (epoch, last) = (self.own_epoch(), self.tail.last());
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let Some(peer) = leader.peers.get(&transfer.to) else { return };
+        if !transfer.told && peer.progress.matched == last {
+            transfer.told = true;
+            self.replies.push((transfer.to, Message::TimeoutNow { epoch }, None));
+        }
+    }
+}
+
+/// The next append for a peer, already counted in its progress.
+fn append_message(
+    peer: &mut Peer,
+    epoch: Epoch,
+    previous: Position,
+    committed: Index,
+    entries: Vec<Entry>,
+    size: usize,
+    now: Instant,
+) -> Message {
+    let last = Index(previous.index.0 + entries.len() as u64);
+    peer.told = peer.told.max(committed.min(last));
+    peer.progress.sent(last, size, now);
+    Message::Append { epoch, previous, committed, entries }
+}

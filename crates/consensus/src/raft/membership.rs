@@ -1,0 +1,99 @@
+//! Which configuration is in force: the last one in the log, whether committed or not (thesis 4.1).
+
+use crate::quorum::Quorum;
+use quorate_types::{Configuration, Incarnation, Index, NodeId};
+use std::collections::VecDeque;
+
+/// The configurations of the log.
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
+    /// The one in force where the log begins, then every one in it. Never empty.
+    configurations: VecDeque<(Index, Configuration)>,
+    /// The quorums of the last one.
+    quorum: Quorum,
+}
+
+impl Membership {
+    /// The configurations as the log tells them at open.
+    pub(super) fn open(configurations: Vec<(Index, Configuration)>) -> Membership {
+        let mut configurations = VecDeque::from(configurations);
+        if configurations.is_empty() {
+            configurations.push_back((Index::ZERO, Configuration::default()));
+        }
+        let mut membership = Membership { configurations, quorum: Quorum::default() };
+        membership.renew_quorum();
+        membership
+    }
+
+    fn renew_quorum(&mut self) {
+        self.quorum = Quorum::new(self.latest());
+    }
+
+    /// The configuration in force.
+    pub(super) fn latest(&self) -> &Configuration {
+        let (_, configuration) = self.configurations.back().expect("is never empty");
+        configuration
+    }
+
+    /// The index of the entry that put it in force.
+    pub(super) fn latest_index(&self) -> Index {
+        self.configurations.back().expect("is never empty").0
+    }
+
+    /// The configuration in force at `index`.
+    pub(super) fn at(&self, index: Index) -> &Configuration {
+        let below = self.configurations.iter().rev().find(|(at, _)| *at <= index);
+        let (_, configuration) = below.or(self.configurations.front()).expect("is never empty");
+        configuration
+    }
+
+    /// Its quorums.
+    pub(super) fn quorum(&self) -> &Quorum {
+        &self.quorum
+    }
+
+    /// Everybody else in it.
+    pub(super) fn peers(&self, node: NodeId) -> Vec<NodeId> {
+        self.latest().members.keys().copied().filter(|id| *id != node).collect()
+    }
+
+    /// Whether `node`, under `incarnation`, votes.
+    pub(super) fn is_voter(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let member = self.latest().members.get(&node);
+        member.is_some_and(|member| member.incarnation == incarnation)
+            && self.latest().is_voter(node)
+    }
+
+    /// A configuration entry was appended, or written again, at `index`.
+    pub(super) fn append(&mut self, index: Index, configuration: Configuration) {
+        let at = self.configurations.partition_point(|(at, _)| *at < index);
+        match self.configurations.get_mut(at) {
+            Some((found, old)) if *found == index => *old = configuration,
+            Some(_) | None => self.configurations.insert(at, (index, configuration)),
+        }
+        self.renew_quorum();
+    }
+
+    /// Every slot at or above `from` was dropped.
+    pub(super) fn truncate(&mut self, from: Index) {
+        while self.configurations.len() > 1
+            && self.configurations.back().is_some_and(|(at, _)| *at >= from)
+        {
+            self.configurations.pop_back();
+        }
+        self.renew_quorum();
+    }
+
+    /// Every slot at or below `index` was dropped; what was in force there stays known.
+    pub(super) fn purge(&mut self, index: Index) {
+        while self.configurations.get(1).is_some_and(|(at, _)| *at <= index) {
+            self.configurations.pop_front();
+        }
+    }
+
+    /// The log begins after `index`, where `configuration` is in force.
+    pub(super) fn reset(&mut self, index: Index, configuration: Configuration) {
+        self.configurations = VecDeque::from([(index, configuration)]);
+        self.renew_quorum();
+    }
+}

@@ -1,0 +1,212 @@
+//! What the log no longer holds: purging it, and snapshots in its place (thesis 5).
+
+use super::replica::{Raft, Role};
+use crate::progress::ProgressState;
+use crate::{Effect, Event, SnapshotEffect, SnapshotInput, SnapshotOutcome};
+use quorate_types::{Configuration, Epoch, Index, NodeId, Op, Position};
+
+/// A snapshot on its way into the state machine.
+#[derive(Clone, Debug)]
+pub(super) struct Install {
+    /// Who sent it.
+    from: NodeId,
+    /// What it covers.
+    position: Position,
+    /// Whether the install was asked for; before that, applies under way come to their end.
+    asked: bool,
+}
+
+/// How far a connected peer may hold back the purge, in multiples of the retained count.
+const HOLD_BACK_FACTOR: u64 = 4;
+
+/// How far a peer that receives a snapshot may hold it back: what it will need next must still be there then.
+const SNAPSHOT_HOLD_BACK_FACTOR: u64 = 64;
+
+impl Raft {
+    pub(super) fn on_snapshot(&mut self, input: SnapshotInput) {
+        match input {
+            SnapshotInput::Sent { to, position, outcome } => {
+                self.on_snapshot_sent(to, position, outcome);
+            }
+            SnapshotInput::Staged { from, epoch, position, configuration: _ } => {
+                self.on_staged(from, epoch, position);
+            }
+            SnapshotInput::Installed { position, configuration } => {
+                self.on_installed(position, configuration);
+            }
+            SnapshotInput::InstallFailed { position } => {
+                if self.install.as_ref().is_some_and(|install| install.position == position) {
+                    self.install = None;
+                }
+            }
+        }
+    }
+
+    fn on_snapshot_sent(&mut self, to: NodeId, position: Position, outcome: SnapshotOutcome) {
+        let now = self.now;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        if peer.progress.state != (ProgressState::Snapshot { delivered: None }) {
+            return;
+        }
+        peer.progress.state = match outcome {
+            SnapshotOutcome::Delivered => {
+                ProgressState::Snapshot { delivered: Some((position, now)) }
+            }
+            // The next heartbeat finds out again what the peer needs.
+            SnapshotOutcome::Failed => ProgressState::Probe { paused: true, repeated: false },
+        };
+    }
+
+    fn on_staged(&mut self, from: NodeId, epoch: Epoch, position: Position) {
+        if !self.damage.is_forgetful() {
+            self.observe_term(epoch.number);
+        }
+        let held = self.held();
+        let found = self.tail.epoch_at(position.index);
+        let is_sound = !self.damage.has_fault(position.index);
+        let is_new = position.index > self.committed.min(held);
+        let has_it = is_sound && found == Some(position.epoch);
+        let is_unknown = !is_sound && position.index < self.tail.last();
+        if has_it && is_new && position.index <= held {
+            self.advance_committed_to(position.index);
+        } else if is_new
+            && !is_unknown
+            && self.install.is_none()
+            && !self.damage.is_forgetful()
+            && !matches!(self.role, Role::Leader(_))
+        {
+            if !matches!(self.role, Role::Follower) {
+                self.become_follower();
+            }
+            self.install = Some(Install { from, position, asked: false });
+            return self.maybe_install();
+        }
+        self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
+        if matches!(self.role, Role::Follower) && self.term_leader.is_some() {
+            self.acknowledge(self.committed.min(self.held()));
+        }
+    }
+
+    /// Asks for the install once no apply is under way.
+    pub(super) fn maybe_install(&mut self) {
+        if self.applied != self.apply_asked {
+            return;
+        }
+        let Some(install) = &mut self.install else { return };
+        if !install.asked {
+            install.asked = true;
+            let (from, position) = (install.from, install.position);
+            self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Install { from, position }));
+        }
+    }
+
+    fn on_installed(&mut self, position: Position, configuration: Configuration) {
+        self.install = None;
+        assert!(
+            position.index > self.applied,
+            "a snapshot at {position} was installed over {}",
+            self.applied
+        );
+        self.take_place(position, configuration);
+        self.event(Event::SnapshotInstalled { position });
+        if matches!(self.role, Role::Follower) && self.term_leader.is_some() {
+            self.acknowledge(position.index);
+        }
+    }
+
+    /// The state machine stands at `position`, which the log did not reach, or reached otherwise: the log begins
+    /// there. Where it holds that very position, what follows stays.
+    fn take_place(&mut self, position: Position, configuration: Configuration) {
+        let is_sound = !self.damage.has_fault(position.index);
+        if is_sound && self.tail.epoch_at(position.index) == Some(position.epoch) {
+            self.tail.purge(position);
+            self.writes.push(Op::Purge(position));
+            self.membership.purge(position.index);
+        } else {
+            self.tail.reset(position);
+            self.writes.reset(position.index);
+            self.writes.push(Op::Reset(position, configuration.clone()));
+            self.membership.reset(position.index, configuration.clone());
+            self.damage.truncated(Index::ZERO);
+            let index = position.index;
+            self.event(Event::Configuration { index, configuration });
+        }
+        self.damage.purged(position.index);
+        self.committed = self.committed.max(position.index);
+        self.applied = position.index;
+        self.synced = position.index;
+        self.apply_asked = position.index;
+    }
+
+    /// A crash between the install of a snapshot and the reset of the log leaves the state machine ahead of the
+    /// log; the reset is made up for.
+    pub(super) fn finish_interrupted_install(&mut self, applied: Position) {
+        let is_known = self.damage.has_fault(applied.index) && applied.index < self.tail.last();
+        if !is_known && self.tail.epoch_at(applied.index) != Some(applied.epoch) {
+            let configuration = self.membership.at(applied.index).clone();
+            self.take_place(applied, configuration);
+        }
+    }
+
+    /// The engine has synced more: faults below are of no consequence any more.
+    pub(super) fn after_synced(&mut self) {
+        if self.damage.is_only_below(self.synced) {
+            self.damage.forgive();
+        }
+    }
+
+    /// Purges what is applied, synced and not needed by peers, rarely and much at a time; and at once where the
+    /// log below the synced index is damaged.
+    pub(super) fn maybe_purge(&mut self) {
+        if self.install.is_some() {
+            return;
+        }
+        let limits = self.options.limits;
+        let purged = self.tail.purged().index;
+        let damaged = self.damage.sound_above_faults(purged, self.synced);
+        let spare = purged.distance_to(self.synced);
+        let is_due = spare >= limits.retained_count.saturating_add(limits.purge_count_min);
+        let regular = if is_due {
+            let target = Index(self.synced.0 - limits.retained_count);
+            let target = target.min(self.needed_by_peers());
+            if purged.distance_to(target) < limits.purge_count_min { purged } else { target }
+        } else {
+            purged
+        };
+        let target = regular.max(damaged.unwrap_or(purged)).min(self.tail.last());
+        if target <= purged || target > self.writes.durable() {
+            return;
+        }
+        assert!(target <= self.synced, "purge of {target} above the synced {}", self.synced);
+        let epoch = self.tail.epoch_at(target).expect("lies in the log");
+        let position = Position::new(target, epoch);
+        self.tail.purge(position);
+        self.writes.push(Op::Purge(position));
+        self.membership.purge(target);
+        self.damage.purged(target);
+    }
+
+    /// The last index that no connected peer needs any more, as far as it is not too far behind.
+    fn needed_by_peers(&self) -> Index {
+        let Role::Leader(leader) = &self.role else { return Index(u64::MAX) };
+        let retained = self.options.limits.retained_count;
+        let reach =
+            |factor: u64| Index(self.synced.0.saturating_sub(retained.saturating_mul(factor)));
+        let mut needed = Index(u64::MAX);
+        for peer in leader.peers.values().filter(|peer| !peer.link_down) {
+            let (index, floor) = match peer.progress.state {
+                ProgressState::Replicate | ProgressState::Probe { .. } => {
+                    (peer.progress.matched, reach(HOLD_BACK_FACTOR))
+                }
+                ProgressState::Snapshot { .. } => {
+                    (peer.snapshot_from, reach(SNAPSHOT_HOLD_BACK_FACTOR))
+                }
+            };
+            if index >= floor {
+                needed = needed.min(index);
+            }
+        }
+        needed
+    }
+}
