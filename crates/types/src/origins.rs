@@ -4,7 +4,7 @@
 //! [`ORIGIN_WINDOW`] sequences up to it. What lies below the window counts as seen: whoever proposes keeps
 //! fewer than a window's worth of proposals undecided, so only proposals already given up fall there.
 
-use crate::{DecodeError, Incarnation, NodeId, Origin, Reader};
+use crate::{DecodeError, Incarnation, NodeId, Origin, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
 
@@ -75,6 +75,35 @@ impl OriginTable {
     /// The incarnations it remembers.
     pub fn incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
         self.windows.keys().copied()
+    }
+
+    /// The encoding of the whole table, for state machines that keep it in one piece.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.write_count(self.windows.len());
+        for (node, incarnation) in self.windows.keys() {
+            let window = self.encode_window(*node, *incarnation).expect("it is one of ours");
+            buffer.put_u64_le(node.0);
+            buffer.put_u64_le(incarnation.0);
+            buffer.write_blob(&window);
+        }
+        buffer.freeze()
+    }
+
+    /// Reads what [`OriginTable::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not such an encoding.
+    pub fn decode(bytes: Bytes) -> Result<OriginTable, DecodeError> {
+        let mut reader = Reader::new("origin table", bytes);
+        let mut table = OriginTable::default();
+        for _ in 0..reader.count(20)? {
+            let (node, incarnation) = (NodeId(reader.u64()?), Incarnation(reader.u64()?));
+            table.decode_window(node, incarnation, reader.blob()?)?;
+        }
+        reader.finish()?;
+        Ok(table)
     }
 
     /// The encoding of one incarnation's window, to be kept under its key; `None` when it is not known.
@@ -191,5 +220,6 @@ mod tests {
         let mut copy = OriginTable::default();
         copy.decode_window(NodeId(1), Incarnation(7), bytes).expect("own encoding");
         assert_eq!(copy, table);
+        assert_eq!(OriginTable::decode(table.encode()), Ok(table));
     }
 }
