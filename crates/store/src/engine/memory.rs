@@ -166,6 +166,12 @@ impl MemoryDisk {
         MemoryEngine { disk: self.clone(), opening: device.openings }
     }
 
+    /// A reader of the engine that is open.
+    #[must_use]
+    pub fn reader(&self) -> MemoryReader {
+        MemoryReader { disk: self.clone(), opening: self.look().openings }
+    }
+
     /// How many batches a crash could lose.
     #[must_use]
     pub fn unsynced_batches(&self) -> u64 {

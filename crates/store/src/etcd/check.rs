@@ -13,6 +13,9 @@ pub const TXN_OPS_MAX: usize = 128;
 /// The largest key in bytes. Engines limit keys to 64 KiB, and a key's zero bytes are doubled in one of the tables.
 pub const KEY_SIZE_MAX: usize = 32_000;
 
+/// The most bytes that a member says of itself: names and addresses, not data.
+const ATTRIBUTES_SIZE_MAX: usize = 64 * 1024;
+
 /// Checks a command.
 ///
 /// # Errors
@@ -22,7 +25,12 @@ pub fn check(command: &Command) -> Result<(), KvError> {
         Command::Put(put) => check_put(put),
         Command::DeleteRange(delete) => check_delete(delete),
         Command::Txn(txn) => check_txn(txn),
-        Command::Compact(_) | Command::SetMemberAttributes(_) => Ok(()),
+        Command::Compact(_) => Ok(()),
+        Command::SetMemberAttributes(attributes) => {
+            let size: usize = attributes.client_urls.iter().map(String::len).sum();
+            let size = size + attributes.name.len() + attributes.client_urls.len();
+            if size > ATTRIBUTES_SIZE_MAX { Err(KvError::RequestTooLarge) } else { Ok(()) }
+        }
     }
 }
 

@@ -1,0 +1,11 @@
+//! The store from outside: what a client, an operator and a replica rely on.
+
+mod harness;
+
+mod apply;
+mod compaction;
+mod durability;
+mod model;
+mod range;
+mod snapshots;
+mod txn;
