@@ -1,0 +1,53 @@
+//! What can be chosen about a log.
+
+use crate::format::PAGE_SIZE;
+
+/// The smallest segment: room for an opening batch, some entries and the proof page.
+const SEGMENT_SIZE_MIN: u64 = 32 * 1024;
+
+/// The largest segment: offsets inside a file are kept in 32 bits.
+const SEGMENT_SIZE_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Sizes and bounds of a log. The values may change from one start to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The size of one segment file in bytes; rounded up to whole pages.
+    pub segment_size: u64,
+    /// How many bytes of recent entries stay readable in memory. Entries that are not durable yet stay beyond it.
+    pub cache_size_max: usize,
+    /// The most bytes that one [`crate::Log::fetch`] reads from disk, whatever its budget.
+    pub read_size_max: usize,
+    /// Above how many bytes a batch takes no further submission; a single larger one is still written whole.
+    pub batch_size_max: usize,
+    /// How many zero-written segments are kept beyond the one that comes next: they carry control entries and
+    /// deletes when the disk is full.
+    pub reserve_count: usize,
+    /// Whether a recycled segment is zero-written again before its next life. Then a batch torn by a power cut
+    /// shows as such; without it, the torn batch at the very end counts as damaged and peers must refill it.
+    pub zero_recycled: bool,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            segment_size: 16 * 1024 * 1024,
+            cache_size_max: 16 * 1024 * 1024,
+            read_size_max: 4 * 1024 * 1024,
+            batch_size_max: 4 * 1024 * 1024,
+            reserve_count: 1,
+            zero_recycled: true,
+        }
+    }
+}
+
+impl LogOptions {
+    /// The same options with every value inside its limits.
+    pub(crate) fn checked(mut self) -> LogOptions {
+        self.segment_size =
+            self.segment_size.clamp(SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX).next_multiple_of(PAGE_SIZE);
+        let share = usize::try_from(self.segment_size / 4).expect("a segment is at most 1 GiB");
+        self.batch_size_max = self.batch_size_max.clamp(1, share);
+        self.read_size_max = self.read_size_max.max(1);
+        self
+    }
+}

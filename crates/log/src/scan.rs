@@ -1,0 +1,282 @@
+//! How one segment file is read back: which batches are in it, and what of them is readable.
+
+use crate::event::{DamageWhat, OpenError};
+use crate::fetch::decode_entry;
+use crate::format::{
+    BLOCK_SIZE, BlockKind, FORMAT_VERSION, HEADER_SIZE, Header, MAGIC, NoBlock, PAGE_SIZE,
+    SegmentNumber, directory_size,
+};
+use crate::item::{Item, WriteRun};
+use bytes::{Bytes, BytesMut};
+use quorate_types::{
+    Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, GroupId, Index,
+};
+
+/// What stands in for pages that the device cannot read: neither zeroes nor anything of ours.
+const UNREADABLE_FILL: u8 = 0xA5;
+
+/// A segment as read back.
+#[derive(Debug)]
+pub(crate) struct ScannedSegment {
+    /// Its number.
+    pub(crate) number: SegmentNumber,
+    /// The size of its file in bytes.
+    pub(crate) size: u64,
+    /// Its batches, in order.
+    pub(crate) batches: Vec<ScannedBatch>,
+    /// Its readable proofs, in order.
+    pub(crate) proofs: Vec<(Header, Vec<Item>)>,
+    /// Whether the file begins with neither zeroes nor a block.
+    pub(crate) foreign: bool,
+}
+
+/// A batch as read back.
+#[derive(Debug)]
+pub(crate) struct ScannedBatch {
+    /// Its header.
+    pub(crate) header: Header,
+    /// Its directory; `None` when neither copy is readable.
+    pub(crate) items: Option<Vec<Item>>,
+    /// The place of a copy of the directory that is unreadable while the other one is good.
+    pub(crate) bad_copy: Option<u64>,
+    /// The entries that are not readable, in order.
+    pub(crate) bad_entries: Vec<BadEntry>,
+    /// The configurations among its entries.
+    pub(crate) configurations: Vec<(GroupId, Index, Configuration)>,
+    /// Whether every unreadable part of it has a sector that was never written: it is torn.
+    pub(crate) unwritten: bool,
+}
+
+/// An entry that is not readable.
+#[derive(Debug)]
+pub(crate) struct BadEntry {
+    /// Its item in the directory.
+    pub(crate) item: usize,
+    /// Its place in the run.
+    pub(crate) place: usize,
+    /// Where it lies in the file, in bytes.
+    pub(crate) offset: u64,
+    /// Why.
+    pub(crate) what: DamageWhat,
+}
+
+/// Reads a whole file; pages that the device cannot read are filled with a mark.
+pub(crate) fn read_file(
+    reader: &dyn DiskReader,
+    file: &FileName,
+    size: u64,
+) -> Result<Bytes, DiskError> {
+    match reader.read(file, 0, size) {
+        Ok(bytes) => return Ok(bytes),
+        Err(error @ (DiskError::NotFound(_) | DiskError::NoSpace(_))) => return Err(error),
+        Err(DiskError::Io { .. }) => {}
+    }
+    let mut content = BytesMut::new();
+    for at in (0..size).step_by(PAGE_SIZE as usize) {
+        let wanted = usize::try_from(PAGE_SIZE.min(size - at)).expect("at most a page");
+        let end = content.len() + wanted;
+        if let Ok(page) = reader.read(file, at, wanted as u64) {
+            content.extend_from_slice(&page[..page.len().min(wanted)]);
+        }
+        content.resize(end, UNREADABLE_FILL);
+    }
+    Ok(content.freeze())
+}
+
+/// Walks the batches of a segment up to `limit`, where a later segment says that the stream left it.
+pub(crate) fn scan(
+    file: &Bytes,
+    number: SegmentNumber,
+    limit: Option<u64>,
+) -> Result<ScannedSegment, OpenError> {
+    if let Err(NoBlock::Version(version)) = Header::decode(file, number, 0) {
+        let file = number.file();
+        return Err(OpenError::Future { file, offset: 0, version, known: FORMAT_VERSION });
+    }
+    let mut scanner = Scanner {
+        file,
+        number,
+        segment: ScannedSegment {
+            number,
+            size: file.len() as u64,
+            batches: Vec::new(),
+            proofs: Vec::new(),
+            foreign: is_foreign(file),
+        },
+    };
+    let limit = limit.unwrap_or(u64::MAX).min(file.len() as u64);
+    let mut at = 0;
+    while at < limit {
+        let Some(header) = scanner.next_batch(at, limit) else { break };
+        at = header.end();
+        let batch = scanner.read_batch(header)?;
+        scanner.segment.batches.push(batch);
+    }
+    scanner.find_proofs(at, file.len() as u64);
+    Ok(scanner.segment)
+}
+
+/// Whether a file begins with something that neither we nor a torn write of ours put there.
+fn is_foreign(file: &Bytes) -> bool {
+    let begin = &file[..file.len().min(MAGIC.len())];
+    let same = begin.iter().zip(MAGIC).take_while(|(byte, magic)| **byte == *magic).count();
+    begin[same..].iter().any(|byte| *byte != 0)
+}
+
+/// Walks one file.
+struct Scanner<'a> {
+    /// Its content.
+    file: &'a Bytes,
+    /// Its segment.
+    number: SegmentNumber,
+    /// What was found.
+    segment: ScannedSegment,
+}
+
+impl Scanner<'_> {
+    /// The first batch at or after `at`, by either copy of its directory. What lies between is lost.
+    fn next_batch(&mut self, at: u64, limit: u64) -> Option<Header> {
+        let mut place = at;
+        while place < limit {
+            if let Ok(header) = Header::decode(self.file, self.number, place) {
+                match header.kind {
+                    BlockKind::Head if header.end() <= limit => return Some(header),
+                    BlockKind::Tail if header.offset >= at && header.end() <= limit => {
+                        return Some(Header { kind: BlockKind::Head, ..header });
+                    }
+                    BlockKind::Head | BlockKind::Tail => {}
+                    BlockKind::Proof => self.add_proof(header),
+                }
+            }
+            place += BLOCK_SIZE;
+        }
+        None
+    }
+
+    fn add_proof(&mut self, header: Header) {
+        let known = self.segment.proofs.iter().any(|(proof, _)| *proof == header);
+        let items = self.directory_at(header.offset, &header);
+        if let (false, Some(Ok(items))) = (known, items) {
+            self.segment.proofs.push((header, items));
+        }
+    }
+
+    /// Proofs stand at the beginning of a page beyond the last batch.
+    fn find_proofs(&mut self, from: u64, to: u64) {
+        let mut place = from.next_multiple_of(PAGE_SIZE);
+        while place < to {
+            if let Ok(header) = Header::decode(self.file, self.number, place)
+                && header.kind == BlockKind::Proof
+            {
+                self.add_proof(header);
+            }
+            place += PAGE_SIZE;
+        }
+    }
+
+    fn slice(&self, start: u64, size: u64) -> Bytes {
+        let start = usize::try_from(start).expect("inside a file that fits in memory");
+        let size = usize::try_from(size).expect("inside a file that fits in memory");
+        self.file.slice(start..start + size)
+    }
+
+    /// The directory behind the block at `place`, if it is the one that the header names.
+    fn directory_at(&self, place: u64, header: &Header) -> Option<Result<Vec<Item>, DecodeError>> {
+        let items = self.slice(place + HEADER_SIZE as u64, header.items_size.into());
+        (crc32c::crc32c(&items) == header.items_crc).then(|| Item::decode_all(items))
+    }
+
+    fn read_batch(&self, header: Header) -> Result<ScannedBatch, OpenError> {
+        let tail = Header { kind: BlockKind::Tail, ..header };
+        let readable = |place: u64, expected: Header| {
+            let found = Header::decode(self.file, self.number, place);
+            (found == Ok(expected)).then(|| self.directory_at(place, &header)).flatten()
+        };
+        let head_copy = readable(header.offset, header);
+        let tail_copy = readable(header.tail_offset(), tail);
+        let size = directory_size(header.items_size.into());
+        let mut bad_parts = Vec::new();
+        let bad_copy = match (&head_copy, &tail_copy) {
+            (Some(_), Some(_)) => None,
+            (None, _) => Some(header.offset),
+            (Some(_), None) => Some(header.tail_offset()),
+        };
+        bad_parts.extend(bad_copy.map(|place| (place, size)));
+        let mut batch = ScannedBatch {
+            header,
+            items: None,
+            bad_copy,
+            bad_entries: Vec::new(),
+            configurations: Vec::new(),
+            unwritten: false,
+        };
+        if let Some(items) = head_copy.or(tail_copy) {
+            let items = items.map_err(|reason| self.structure(&header, reason))?;
+            self.read_entries(&items, &mut batch)?;
+            batch.items = Some(items);
+        }
+        bad_parts
+            .extend(batch.bad_entries.iter().map(|bad| (bad.offset, self.size_of(&batch, bad))));
+        batch.unwritten =
+            bad_parts.iter().all(|(offset, size)| self.has_zero_sector(*offset, *size));
+        Ok(batch)
+    }
+
+    fn size_of(&self, batch: &ScannedBatch, bad: &BadEntry) -> u64 {
+        match batch.items.as_ref().map(|items| &items[bad.item]) {
+            Some(Item::Write(run)) => run.entries[bad.place].size.into(),
+            _ => 0,
+        }
+    }
+
+    fn structure(&self, header: &Header, reason: DecodeError) -> OpenError {
+        let (file, offset) = (self.number.file(), header.offset);
+        OpenError::Structure { file, offset, batch: header.batch, reason }
+    }
+
+    fn read_entries(&self, items: &[Item], batch: &mut ScannedBatch) -> Result<(), OpenError> {
+        let header = batch.header;
+        for (number, item) in items.iter().enumerate() {
+            let Item::Write(run) = item else { continue };
+            let size: u64 = run.entries.iter().map(|mark| u64::from(mark.size)).sum();
+            if u64::from(run.offset) + size > header.bodies_size.into() {
+                let reason = DecodeError::Invalid("entries reach beyond their batch");
+                return Err(self.structure(&header, reason));
+            }
+            self.read_run(number, run, batch);
+        }
+        Ok(())
+    }
+
+    fn read_run(&self, item: usize, run: &WriteRun, batch: &mut ScannedBatch) {
+        let mut offset = batch.header.bodies_offset() + u64::from(run.offset);
+        for (place, mark) in run.entries.iter().enumerate() {
+            match decode_entry(self.slice(offset, mark.size.into()), mark.check) {
+                Ok(entry) => {
+                    let index = Index(run.first.0 + place as u64);
+                    batch
+                        .configurations
+                        .extend(configuration_of(&entry).map(|found| (run.group, index, found)));
+                }
+                Err(what) => batch.bad_entries.push(BadEntry { item, place, offset, what }),
+            }
+            offset += u64::from(mark.size);
+        }
+    }
+
+    /// Whether a sector that the range touches was never written.
+    fn has_zero_sector(&self, offset: u64, size: u64) -> bool {
+        let first = offset - offset % BLOCK_SIZE;
+        let end = (offset + size).next_multiple_of(BLOCK_SIZE).min(self.file.len() as u64);
+        let sectors = self.slice(first, end - first);
+        sectors.chunks(BLOCK_SIZE as usize).any(|sector| sector.iter().all(|byte| *byte == 0))
+    }
+}
+
+/// The configuration that an entry holds, if it is one.
+pub(crate) fn configuration_of(entry: &Entry) -> Option<Configuration> {
+    match entry.kind() {
+        EntryKind::Configuration => Configuration::decode(entry.body().clone()).ok(),
+        EntryKind::Noop | EntryKind::Command | EntryKind::WriteSet | EntryKind::Prepared => None,
+    }
+}
