@@ -20,8 +20,8 @@ use crate::record::{Record, Summary, read_record};
 use quorate_types::ApplyFault;
 
 /// How many changes are swept after one entry: more than an entry usually adds, so that sweeping catches up, and
-/// few, so that nobody waits for it.
-const SWEEP_STEP: usize = 8;
+/// few, because each costs about as much as a put.
+const SWEEP_STEP: usize = 4;
 
 /// The sub revision of a sweep that has come to the end of the compacted revision.
 const SWEPT: u32 = u32::MAX;

@@ -10,12 +10,12 @@ use crate::etcd::{
     DeleteRangeResponse, KeyValue, KvError, PutRequest, PutResponse, RangeRequest, RangeResponse,
     RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
-use crate::keys::{Keys, Revision};
+use crate::keys::{CHANGE_KEYS_SIZE, Keys, Revision};
 use crate::overlay::Overlay;
 use crate::range::{Found, Keep, Span, find_current, range};
 use crate::reader::ReadError;
 use crate::record::{Record, read_record};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_types::ApplyFault;
 use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -111,11 +111,13 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
 
     /// Writes one version into the three tables, and into the digest.
     fn write(&mut self, place: Bytes, record: &Record) {
-        let revision = record.revision();
-        let encoded = record.encode();
+        // One allocation for all that lives as long as this version.
+        let size = CHANGE_KEYS_SIZE + record.kv.key.len() + record.encoded_size();
+        let mut buffer = BytesMut::with_capacity(size);
+        let (history, version) = self.keys.change(&record.kv.key, record.revision(), &mut buffer);
+        record.encode(&mut buffer);
+        let encoded = buffer.freeze();
         self.digest = xxh3_64_with_seed(&encoded, self.digest);
-        let (history, version) =
-            (self.keys.history(revision), self.keys.version(&record.kv.key, revision));
         let changes = &mut self.overlay.changes;
         changes.put(Table::History, history, encoded.clone());
         if record.deleted {

@@ -23,6 +23,9 @@ pub(crate) struct Revision {
     pub(crate) sub: u32,
 }
 
+/// How many bytes the keys of one change need besides the key itself, when it holds no zero bytes.
+pub(crate) const CHANGE_KEYS_SIZE: usize = 2 * (GROUP_SIZE + REVISION_SIZE) + 2;
+
 /// Makes the engine keys of one group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keys {
@@ -42,6 +45,22 @@ impl Keys {
     pub(crate) fn new(group: GroupId) -> Keys {
         assert!(group.0 < u64::MAX, "the last group id has no key behind it");
         Keys { group }
+    }
+
+    /// Appends the keys of `History` and `Versions` for one change to `buffer`, and splits them off it.
+    pub(crate) fn change(
+        self,
+        key: &[u8],
+        revision: Revision,
+        buffer: &mut BytesMut,
+    ) -> (Bytes, Bytes) {
+        buffer.put_u64(self.group.0);
+        put_revision(buffer, revision);
+        let history = buffer.split().freeze();
+        buffer.put_u64(self.group.0);
+        put_escaped(buffer, key);
+        put_revision(buffer, revision);
+        (history, buffer.split().freeze())
     }
 
     fn start(self, size: usize) -> BytesMut {

@@ -35,10 +35,13 @@ impl Record {
         Revision { main: self.kv.mod_revision, sub: self.sub }
     }
 
-    pub(crate) fn encode(&self) -> Bytes {
+    /// The size of the encoding in bytes.
+    pub(crate) fn encoded_size(&self) -> usize {
+        RECORD_HEADER_SIZE + self.kv.key.len() + self.kv.value.len()
+    }
+
+    pub(crate) fn encode(&self, buffer: &mut BytesMut) {
         let kv = &self.kv;
-        let size = RECORD_HEADER_SIZE + kv.key.len() + kv.value.len();
-        let mut buffer = BytesMut::with_capacity(size);
         buffer.put_u8(if self.deleted { KIND_TOMBSTONE } else { KIND_PUT });
         buffer.put_i64_le(kv.mod_revision);
         buffer.put_u32_le(self.sub);
@@ -47,7 +50,6 @@ impl Record {
         buffer.put_i64_le(kv.lease);
         buffer.write_blob(&kv.key);
         buffer.put_slice(&kv.value);
-        buffer.freeze()
     }
 
     /// Reads a record; key and value share memory with the source.
@@ -180,10 +182,15 @@ mod tests {
             lease: 0,
         };
         let put = Record { deleted: false, sub: 4, kv };
-        assert_eq!(Record::decode(put.encode()), Ok(put.clone()));
         let gone = Record::tombstone(Bytes::from_static(b"k"), Revision { main: 10, sub: 1 });
-        assert_eq!(Record::decode(gone.encode()), Ok(gone.clone()));
-        assert!(Record::decode(put.encode().slice(..RECORD_HEADER_SIZE + 1)).is_err());
+        for record in [put, gone] {
+            let mut buffer = BytesMut::new();
+            record.encode(&mut buffer);
+            assert_eq!(buffer.len(), record.encoded_size());
+            let encoded = buffer.freeze();
+            assert_eq!(Record::decode(encoded.clone()), Ok(record));
+            assert!(Record::decode(encoded.slice(..RECORD_HEADER_SIZE)).is_err());
+        }
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// How many pairs a scan takes at once under the lock.
-const SCAN_PAGE: usize = 64;
+/// How many pairs a scan takes at once under the lock: few at first, because many scans want only a few,
+const SCAN_PAGE_MIN: usize = 2;
+/// and at most so many.
+const SCAN_PAGE_MAX: usize = 64;
 
 /// The value of a key as of a batch; `None` when that batch removed it.
 type Version = (u64, Option<Bytes>);
@@ -21,7 +23,7 @@ type Version = (u64, Option<Bytes>);
 #[derive(Debug)]
 struct Chain {
     newest: Version,
-    older: Vec<Version>,
+    older: VecDeque<Version>,
 }
 
 impl Chain {
@@ -40,7 +42,7 @@ impl Chain {
     /// Takes back what batches above `sequence` did; whether anything is left.
     fn take_back(&mut self, sequence: u64) -> bool {
         while self.newest.0 > sequence {
-            match self.older.pop() {
+            match self.older.pop_back() {
                 Some(version) => self.newest = version,
                 None => return false,
             }
@@ -53,8 +55,10 @@ impl Chain {
     fn forget(&mut self, floor: u64) {
         if self.newest.0 <= floor {
             self.older.clear();
-        } else if let Some(needed) = self.older.iter().rposition(|(made, _)| *made <= floor) {
-            self.older.drain(..needed);
+        } else {
+            while self.older.get(1).is_some_and(|(made, _)| *made <= floor) {
+                self.older.pop_front();
+            }
         }
     }
 }
@@ -81,10 +85,10 @@ impl Content {
                 .entry(change.key)
                 .and_modify(|chain| {
                     let before = std::mem::replace(&mut chain.newest, version.clone());
-                    chain.older.push(before);
+                    chain.older.push_back(before);
                     chain.forget(floor);
                 })
-                .or_insert_with(|| Chain { newest: version, older: Vec::new() });
+                .or_insert_with(|| Chain { newest: version, older: VecDeque::new() });
         }
         while self.removed.front().is_some_and(|(sequence, ..)| *sequence <= floor) {
             let Some((_, table, key)) = self.removed.pop_front() else { break };
@@ -385,6 +389,7 @@ impl EngineView for MemoryView {
             end: Bytes::copy_from_slice(end),
             direction,
             page: VecDeque::new(),
+            page_size: SCAN_PAGE_MIN,
             done: start >= end,
         }
     }
@@ -400,7 +405,10 @@ pub struct MemoryScan<'a> {
     /// to before here.
     end: Bytes,
     direction: Direction,
+    /// What was taken and not given yet.
     page: VecDeque<Pair>,
+    /// How many pairs to take next.
+    page_size: usize,
     /// Whether the range is read to its end.
     done: bool,
 }
@@ -415,10 +423,13 @@ impl MemoryScan<'_> {
             chain.at(sequence).map(|value| (key.clone(), value.clone()))
         };
         match self.direction {
-            Direction::Forward => self.page.extend(range.filter_map(alive).take(SCAN_PAGE)),
-            Direction::Backward => self.page.extend(range.rev().filter_map(alive).take(SCAN_PAGE)),
+            Direction::Forward => self.page.extend(range.filter_map(alive).take(self.page_size)),
+            Direction::Backward => {
+                self.page.extend(range.rev().filter_map(alive).take(self.page_size));
+            }
         }
-        self.done = self.page.len() < SCAN_PAGE;
+        self.done = self.page.len() < self.page_size;
+        self.page_size = (self.page_size * 2).min(SCAN_PAGE_MAX);
         if let Some((last, _)) = self.page.back() {
             match self.direction {
                 Direction::Forward => {

@@ -73,7 +73,7 @@ fn what_no_read_can_reach_is_given_back() {
     let newest = client.reader().revision().0;
     assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (151, 151));
     client.compact(newest).expect("not compacted yet");
-    idle(&mut client, 30);
+    idle(&mut client, 60);
     // Two living keys; the tombstone stays while a watch may begin at its revision.
     assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (3, 3));
     assert_eq!(client.show("\0", "\0", newest), "a=49 c=49");
@@ -104,12 +104,12 @@ fn a_compaction_during_the_removal_of_another_loses_nothing_and_leaves_nothing()
         client.compact(50).expect("above");
         idle(&mut client, pause);
         client.compact(80).expect("above");
-        idle(&mut client, 40 - pause);
+        idle(&mut client, 80 - pause);
         let newest = client.reader().revision().0;
         assert_eq!(client.show("\0", "\0", newest), "a=last");
         client.put("a", "more");
         client.compact(newest + 1).expect("above");
-        idle(&mut client, 40);
+        idle(&mut client, 80);
         assert_eq!(client.show("\0", "\0", 0), "a=more", "with a pause of {pause}");
         assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (1, 1));
     }
