@@ -5,6 +5,7 @@ mod harness;
 mod apply;
 mod compaction;
 mod durability;
+mod format;
 mod model;
 mod range;
 mod snapshots;
