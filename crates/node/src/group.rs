@@ -1,0 +1,477 @@
+//! One replica on this node: joins its protocol, its part of the log and its state machine.
+
+mod machine_steps;
+mod snapshot_steps;
+
+use crate::hello::names;
+use crate::install::InstallFile;
+use crate::interface::{Answer, NodeEffect, Request, RequestId, StopReason, StreamPurpose};
+use crate::machine::Machine;
+use crate::peers::{LinkChange, Peers, Speaker};
+use crate::transfer::{Inbound, Outbound};
+use crate::waiters::{Answered, Waiters};
+use bytes::BytesMut;
+use quorate_consensus::{
+    Effect, Event, FetchId, Input, Message, Opening, Options, Protocol, RoleName, SnapshotEffect,
+    Status,
+};
+use quorate_log::{Log, ReadId};
+use quorate_types::{
+    Applied, Configuration, DiskDone, DiskId, DiskRequest, FRAME_PAYLOAD_MAX, Frame, FrameKind,
+    GroupId, Incarnation, Index, Instant, NodeId, ProtocolName, Slot, StartNumber, WriteId,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// The names of disk requests that the node itself makes; those of the log lie below.
+#[derive(Debug)]
+pub(crate) struct DiskIds(u64);
+
+impl DiskIds {
+    /// None was used.
+    pub(crate) fn new() -> DiskIds {
+        DiskIds(1 << 62)
+    }
+
+    /// The next.
+    pub(crate) fn next(&mut self) -> DiskId {
+        self.0 += 1;
+        DiskId(self.0)
+    }
+}
+
+/// What a group reaches of its node.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// The time.
+    pub(crate) now: Instant,
+    /// The log of all groups.
+    pub(crate) log: &'a mut Log,
+    /// The streams.
+    pub(crate) peers: &'a Peers,
+    /// What the node asks for.
+    pub(crate) out: &'a mut VecDeque<NodeEffect>,
+    /// Why the node must stop, if it must.
+    pub(crate) stop: &'a mut Option<StopReason>,
+}
+
+impl Context<'_> {
+    fn answer(&mut self, answers: impl IntoIterator<Item = Answered>) {
+        for (id, answer) in answers {
+            self.out.push_back(NodeEffect::Answer { id, answer });
+        }
+    }
+
+    fn fail(&mut self, reason: StopReason) {
+        self.stop.get_or_insert(reason);
+    }
+}
+
+/// What a group is opened with.
+#[derive(Debug)]
+pub(crate) struct GroupOptions {
+    /// Which protocol.
+    pub(crate) protocol: ProtocolName,
+    /// What the protocol is told of itself.
+    pub(crate) options: Options,
+    /// How often the data folder was opened; durable.
+    pub(crate) start: StartNumber,
+    /// Where transfers are named from.
+    pub(crate) run: u64,
+    /// Whether an install file was found that is of no more use.
+    pub(crate) has_install_file: bool,
+}
+
+/// One replica.
+pub(crate) struct Group {
+    /// Which group.
+    id: GroupId,
+    /// This node.
+    node: NodeId,
+    /// The protocol.
+    protocol: Box<dyn Protocol>,
+    /// Messages that wait for a write.
+    held: BTreeMap<WriteId, Vec<(NodeId, Message)>>,
+    /// The last write known durable in this run.
+    durable: Option<WriteId>,
+    /// The configurations in force from an index on.
+    configurations: BTreeMap<Index, Configuration>,
+    /// Whether that has changed since the node last looked.
+    has_configuration_changed: bool,
+    /// Who leads, as far as is known.
+    leader: Option<NodeId>,
+    /// Clients that wait.
+    waiters: Waiters,
+    /// The state machine.
+    machine: Machine,
+    /// The snapshot on its way out.
+    outbound: Outbound,
+    /// The snapshot on its way in.
+    inbound: Inbound,
+    /// The record of an install under way.
+    install_file: InstallFile,
+    /// Whether the protocol's next write brings the log in line with an install.
+    is_write_owed: bool,
+    /// The write whose durability ends an install.
+    install_write: Option<WriteId>,
+    /// Reads of the log that the protocol asked for.
+    fetches: BTreeMap<ReadId, FetchId>,
+    /// The next read of the log.
+    next_read: u64,
+}
+
+impl Group {
+    /// Opens a replica whose log and state machine belong together.
+    pub(crate) fn open(now: Instant, group: GroupOptions, opening: Opening) -> Group {
+        let GroupOptions { protocol, options, start, run, has_install_file } = group;
+        let configurations = opening.log.configurations.iter().cloned().collect();
+        let machine = Machine::new(opening.applied, options.limits.digest_interval);
+        let resend_after = options.timing.election_timeout_max;
+        Group {
+            id: options.group,
+            node: options.node,
+            protocol: open_protocol(protocol, now, options, opening),
+            held: BTreeMap::new(),
+            durable: None,
+            configurations,
+            has_configuration_changed: false,
+            leader: None,
+            waiters: Waiters::new(options.node, options.incarnation, start, resend_after),
+            machine,
+            outbound: Outbound::new(run),
+            inbound: Inbound::new(),
+            install_file: InstallFile::new(options.group, has_install_file),
+            is_write_owed: false,
+            install_write: None,
+            fetches: BTreeMap::new(),
+            next_read: 0,
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        self.configurations.values().next_back()
+    }
+
+    /// How many clients wait.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiters.count()
+    }
+
+    /// How far the state machine has come.
+    pub(crate) fn applied(&self) -> Applied {
+        self.machine.applied()
+    }
+
+    /// The replica, as plain data.
+    pub(crate) fn status(&self, now: Instant) -> Status {
+        self.protocol.status(now)
+    }
+
+    /// The protocol is told something.
+    pub(crate) fn tell(&mut self, now: Instant, input: Input) {
+        self.protocol.handle(now, input);
+    }
+
+    /// A client wants something.
+    pub(crate) fn on_request(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: RequestId,
+        request: Request,
+        timeout: Duration,
+    ) {
+        let now = ctx.now;
+        let taken = match request {
+            Request::Propose { kind, body, deadline, .. } => {
+                let deadline = deadline.unwrap_or(now + timeout);
+                self.waiters.propose(id, kind, body, deadline)
+            }
+            Request::Read { deadline, .. } => {
+                self.waiters.read(id, deadline.unwrap_or(now + timeout))
+            }
+            Request::Control { control, .. } => {
+                self.protocol.handle(now, Input::Control(control));
+                ctx.answer([(id, Answer::Taken)]);
+                Ok(())
+            }
+        };
+        if let Err(reason) = taken {
+            ctx.answer([(id, Answer::Refused { reason, missing: Vec::new() })]);
+        }
+    }
+
+    /// A peer says something to the protocol. False when its bytes are no message.
+    pub(crate) fn on_message(&mut self, now: Instant, speaker: &Speaker, frame: &Frame) -> bool {
+        let Ok(message) = Message::decode(frame.payload.clone()) else { return false };
+        // A voter counts only under the incarnation that the configuration names.
+        if let Some(from) = self.member(&speaker.name, speaker.incarnation) {
+            self.protocol.handle(now, Input::Message { from, message });
+        }
+        true
+    }
+
+    /// The member of that name, if that incarnation is the one that counts.
+    fn member(&self, name: &str, incarnation: Incarnation) -> Option<NodeId> {
+        let mut members = self.configuration()?.members.iter();
+        let (node, member) = members.find(|(_, member)| member.name == name)?;
+        (member.incarnation == incarnation).then_some(*node)
+    }
+
+    /// A link came up or went down.
+    pub(crate) fn on_link(&mut self, now: Instant, change: &LinkChange) {
+        if let Some(peer) = self.member(&change.name, change.incarnation) {
+            let LinkChange { incarnation, up, .. } = *change;
+            self.protocol.handle(now, Input::Link { peer, incarnation, up });
+        }
+    }
+
+    /// The log has made a write durable, and with it every earlier one.
+    pub(crate) fn on_durable(&mut self, ctx: &mut Context<'_>, write: WriteId) {
+        self.durable = self.durable.max(Some(write));
+        let later = self.held.split_off(&write.next());
+        for (to, message) in std::mem::replace(&mut self.held, later).into_values().flatten() {
+            self.send(ctx, to, &message);
+        }
+        if self.install_write.is_some_and(|wanted| wanted <= write) {
+            self.install_write = None;
+            self.install_file.forget();
+        }
+        self.protocol.handle(ctx.now, Input::Durable(write));
+    }
+
+    /// The log answers a fetch.
+    pub(crate) fn on_fetched(
+        &mut self,
+        ctx: &mut Context<'_>,
+        read: ReadId,
+        slots: Vec<Slot>,
+        damaged: Option<quorate_log::Damage>,
+    ) {
+        if let Some(damage) = damaged {
+            ctx.out.push_back(NodeEffect::Note(format!("the log is damaged: {}", damage.report)));
+            self.protocol.handle(ctx.now, Input::Damaged(damage.fault));
+        }
+        if self.machine.take_read(read) {
+            self.hand_over_slots(ctx, slots);
+        } else if let Some(id) = self.fetches.remove(&read) {
+            self.protocol.handle(ctx.now, Input::Fetched { id, slots });
+        }
+    }
+
+    /// A disk request of the node is done; false when it is none of this group's.
+    pub(crate) fn on_disk(&mut self, ctx: &mut Context<'_>, done: &DiskDone) -> bool {
+        match self.install_file.handle(done) {
+            None => return false,
+            Some(Ok(true)) => self.begin_install(ctx),
+            Some(Ok(false)) => {}
+            Some(Err(error)) => ctx.fail(StopReason::Log(error.to_string())),
+        }
+        true
+    }
+
+    /// The next disk request of this group beside the log.
+    pub(crate) fn poll_disk(&mut self, ids: &mut DiskIds) -> Option<DiskRequest> {
+        self.install_file.poll(|| ids.next())
+    }
+
+    /// Time has passed.
+    pub(crate) fn on_time(&mut self, ctx: &mut Context<'_>) {
+        let now = ctx.now;
+        if self.protocol.next_deadline().is_some_and(|at| at <= now) {
+            self.protocol.handle(now, Input::Tick);
+        }
+        self.machine.on_time(now);
+        let peers = ctx.peers;
+        let answers = self.waiters.on_time(now, &|| peers.missing());
+        ctx.answer(answers);
+        let effects = self.outbound.on_time(now);
+        self.on_transfer(ctx, effects);
+    }
+
+    /// When something is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [
+            self.protocol.next_deadline(),
+            self.machine.next_deadline(),
+            self.waiters.next_deadline(),
+            self.outbound.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Answers everybody who waits: the node leaves.
+    pub(crate) fn give_up_all(&mut self, ctx: &mut Context<'_>) {
+        let answers = self.waiters.give_up_all();
+        ctx.answer(answers);
+    }
+
+    /// Lets the protocol form its effects and carries them out, until it has nothing more to say.
+    pub(crate) fn drive(&mut self, ctx: &mut Context<'_>) {
+        loop {
+            let has_flushed = self.flush(ctx.now);
+            let mut fetched = Vec::new();
+            let mut has_said = false;
+            while let Some(effect) = self.protocol.poll() {
+                has_said = true;
+                self.execute(ctx, effect, &mut fetched);
+            }
+            for (id, slots) in fetched {
+                self.protocol.handle(ctx.now, Input::Fetched { id, slots });
+            }
+            self.hand_over(ctx);
+            if !has_flushed && !has_said {
+                return;
+            }
+        }
+    }
+
+    /// Hands waiting proposals and reads to the protocol: one batch, one barrier.
+    fn flush(&mut self, now: Instant) -> bool {
+        if self.leader.is_none() {
+            return false;
+        }
+        let proposals = self.waiters.take_proposals(now);
+        let read = self.waiters.take_read(now);
+        let has_flushed = !proposals.is_empty() || read.is_some();
+        if !proposals.is_empty() {
+            self.protocol.handle(now, Input::Propose(proposals));
+        }
+        if let Some(id) = read {
+            self.protocol.handle(now, Input::Read(id));
+        }
+        has_flushed
+    }
+
+    fn execute(
+        &mut self,
+        ctx: &mut Context<'_>,
+        effect: Effect,
+        fetched: &mut Vec<(FetchId, Vec<Slot>)>,
+    ) {
+        match effect {
+            Effect::Persist { id, ops } => {
+                self.note_write(id);
+                ctx.log.submit(self.id, id, ops);
+            }
+            Effect::Send { to, message, after } => match after {
+                Some(write) if self.durable < Some(write) => {
+                    self.held.entry(write).or_default().push((to, message));
+                }
+                Some(_) | None => self.send(ctx, to, &message),
+            },
+            Effect::Apply { last, .. } => self.machine.allow(last),
+            Effect::Refused { origin, reason, .. } => {
+                let answer = self.waiters.on_refused(ctx.now, origin, reason);
+                ctx.answer(answer);
+            }
+            Effect::ReadReady { id, index } => {
+                let applied = self.machine.applied().position.index;
+                let answers = self.waiters.on_read_ready(id, index, applied);
+                ctx.answer(answers);
+            }
+            Effect::ReadFailed { id, .. } => self.waiters.on_read_failed(ctx.now, id),
+            Effect::Fetch { id, first, last, budget } => {
+                match ctx.log.cached(self.id, first, last, budget) {
+                    Some(slots) => fetched.push((id, slots)),
+                    None => {
+                        let read = self.take_read_id();
+                        self.fetches.insert(read, id);
+                        ctx.log.fetch(self.id, read, first, last, budget);
+                    }
+                }
+            }
+            Effect::Snapshot(step) => self.on_snapshot(ctx, step),
+            Effect::Event(event) => self.on_event(ctx, event),
+        }
+    }
+
+    fn on_snapshot(&mut self, ctx: &mut Context<'_>, step: SnapshotEffect) {
+        match step {
+            SnapshotEffect::Send { to, epoch } => {
+                let effects = self.outbound.send(ctx.now, to, epoch);
+                self.on_transfer(ctx, effects);
+            }
+            SnapshotEffect::Install { from, position } => {
+                let effects = self.inbound.install(from, position);
+                self.on_transfer(ctx, effects);
+            }
+            SnapshotEffect::Discard { .. } => self.inbound.discard(),
+        }
+    }
+
+    fn on_event(&mut self, ctx: &mut Context<'_>, event: Event) {
+        match &event {
+            Event::Leader { leader, .. } => self.on_leader(*leader),
+            Event::Role { role: RoleName::Leader, .. } => self.on_leader(Some(self.node)),
+            Event::Configuration { index, configuration } => {
+                self.configurations.retain(|at, _| at < index);
+                self.configurations.insert(*index, configuration.clone());
+                self.has_configuration_changed = true;
+            }
+            Event::Role { .. }
+            | Event::EpochChanged { .. }
+            | Event::Campaign { .. }
+            | Event::SteppedDown { .. }
+            | Event::Dropped { .. }
+            | Event::SnapshotNeeded { .. }
+            | Event::SnapshotInstalled { .. }
+            | Event::Diverged { .. }
+            | Event::NotReady { .. } => {}
+        }
+        ctx.out.push_back(NodeEffect::Event { group: self.id, event });
+    }
+
+    /// Another leader may never have heard of what the last one was sent.
+    fn on_leader(&mut self, leader: Option<NodeId>) {
+        if leader.is_some() && leader != self.leader {
+            self.waiters.resend_all();
+        }
+        self.leader = leader;
+    }
+
+    fn send(&self, ctx: &mut Context<'_>, to: NodeId, message: &Message) {
+        let Some(member) = self.configuration().and_then(|all| all.members.get(&to)) else {
+            return;
+        };
+        let Some(stream) = ctx.peers.way_to(&member.name, StreamPurpose::Messages) else { return };
+        let mut payload = BytesMut::new();
+        message.encode(&mut payload);
+        if payload.len() > FRAME_PAYLOAD_MAX {
+            let size = payload.len();
+            let to = names([member.name.as_str()].into_iter());
+            let note = format!("a message of {size} bytes to {to} is above a frame; dropped");
+            ctx.out.push_back(NodeEffect::Note(note));
+            return;
+        }
+        let payload = payload.freeze();
+        let frame = Frame { kind: FrameKind::Consensus, group: self.id, payload };
+        ctx.out.push_back(NodeEffect::Send { stream, frame });
+    }
+
+    fn take_read_id(&mut self) -> ReadId {
+        self.next_read += 1;
+        ReadId(self.next_read)
+    }
+
+    /// Whether the configuration has changed since this was last asked.
+    pub(crate) fn take_configuration_change(&mut self) -> bool {
+        std::mem::take(&mut self.has_configuration_changed)
+    }
+}
+
+fn open_protocol(
+    name: ProtocolName,
+    now: Instant,
+    options: Options,
+    opening: Opening,
+) -> Box<dyn Protocol> {
+    match name {
+        ProtocolName::Raft => Box::new(quorate_consensus::raft::Raft::open(now, options, opening)),
+        ProtocolName::Paxos | ProtocolName::Zab | ProtocolName::Vsr => {
+            unreachable!("`Node::open` refuses protocols that are not there")
+        }
+    }
+}

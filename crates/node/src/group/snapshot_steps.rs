@@ -1,0 +1,113 @@
+//! Snapshots: what transfers ask for, and the install.
+
+use super::{Context, Group};
+use crate::interface::{MachineRequest, NodeEffect, StopReason, StreamPurpose};
+use crate::peers::Speaker;
+use crate::transfer::{BulkMessage, TransferEffect};
+use quorate_consensus::{Input, SnapshotInput};
+use quorate_types::{Applied, ApplyFault, Frame, FrameKind, InstallFault, NodeId, WriteId};
+
+impl Group {
+    /// A peer says something on a bulk stream. False when its bytes are no message.
+    pub(crate) fn on_bulk(
+        &mut self,
+        ctx: &mut Context<'_>,
+        speaker: &Speaker,
+        frame: &Frame,
+    ) -> bool {
+        let Ok(message) = BulkMessage::decode(frame.payload.clone()) else { return false };
+        let Some(from) = self.member(&speaker.name, speaker.incarnation) else { return true };
+        let now = ctx.now;
+        let effects = match message {
+            BulkMessage::Piece { transfer, number, piece } => {
+                self.inbound.on_piece(now, from, transfer, number, piece)
+            }
+            BulkMessage::Ack { transfer, next } => self.outbound.on_ack(now, from, transfer, next),
+            BulkMessage::Abort { transfer, reason } => {
+                let note = format!("{} cannot take a snapshot: {reason}", speaker.name);
+                ctx.out.push_back(NodeEffect::Note(note));
+                self.outbound.on_abort(now, from, transfer)
+            }
+        };
+        self.on_transfer(ctx, effects);
+        true
+    }
+
+    /// Carries out what a transfer asks for.
+    pub(super) fn on_transfer(&mut self, ctx: &mut Context<'_>, effects: Vec<TransferEffect>) {
+        for effect in effects {
+            match effect {
+                TransferEffect::Machine(request) => self.ask_machine(ctx, request),
+                TransferEffect::Say(to, message) => self.say_bulk(ctx, to, &message),
+                TransferEffect::Tell(input) => {
+                    self.protocol.handle(ctx.now, Input::Snapshot(input));
+                }
+                TransferEffect::Install(name) => {
+                    self.machine.begin_install();
+                    self.install_file.record(name);
+                }
+            }
+        }
+    }
+
+    fn say_bulk(&self, ctx: &mut Context<'_>, to: NodeId, message: &BulkMessage) {
+        let Some(member) = self.configuration().and_then(|all| all.members.get(&to)) else {
+            return;
+        };
+        if let Some(stream) = ctx.peers.way_to(&member.name, StreamPurpose::Bulk) {
+            let frame = Frame { kind: FrameKind::Bulk, group: self.id, payload: message.encode() };
+            ctx.out.push_back(NodeEffect::Send { stream, frame });
+        }
+    }
+
+    /// The record of the install is durable: from here on the engine may change.
+    pub(super) fn begin_install(&mut self, ctx: &mut Context<'_>) {
+        self.ask_machine(ctx, MachineRequest::Install);
+    }
+
+    /// The install has ended.
+    pub(super) fn on_installed(
+        &mut self,
+        ctx: &mut Context<'_>,
+        result: Result<Applied, InstallFault>,
+    ) {
+        let Some(name) = self.inbound.take_installing() else { return };
+        let position = name.position;
+        match result {
+            Ok(applied) if applied.position == position => {
+                self.machine.installed(applied);
+                self.configurations.clear();
+                self.configurations.insert(position.index, name.configuration.clone());
+                self.has_configuration_changed = true;
+                self.is_write_owed = true;
+                let configuration = name.configuration;
+                let installed = SnapshotInput::Installed { position, configuration };
+                self.protocol.handle(ctx.now, Input::Snapshot(installed));
+                let index = position.index;
+                let answers = self.waiters.on_applied(index, &[], &[]);
+                ctx.answer(answers);
+                self.tell_applied(ctx);
+            }
+            Ok(applied) => {
+                let text =
+                    format!("installed a snapshot of {position}, stands at {}", applied.position);
+                ctx.fail(StopReason::Machine(ApplyFault::Damaged(text)));
+            }
+            Err(fault) => {
+                ctx.out
+                    .push_back(NodeEffect::Note(format!("a snapshot was not installed: {fault}")));
+                self.machine.install_failed();
+                self.install_file.forget();
+                let failed = SnapshotInput::InstallFailed { position };
+                self.protocol.handle(ctx.now, Input::Snapshot(failed));
+            }
+        }
+    }
+
+    /// The first write after an install brings the log in line with it, and so ends it.
+    pub(super) fn note_write(&mut self, write: WriteId) {
+        if std::mem::take(&mut self.is_write_owed) {
+            self.install_write = Some(write);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Who speaks on a stream, and the verdict on it.
+
+use crate::identity::{Identity, Membership, Remembered};
+use crate::interface::StreamPurpose;
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_types::{
+    ClusterId, Configuration, DecodeError, Generation, Incarnation, NodeId, ProtocolName, Reader,
+    StartNumber, Writer,
+};
+
+/// The oldest version of the messages inside frames that this code speaks.
+const WIRE_MIN: u16 = 1;
+/// The newest.
+const WIRE_MAX: u16 = 1;
+
+/// What a node says of itself, first on every stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// The oldest version of messages that it speaks.
+    pub(crate) wire_min: u16,
+    /// The newest.
+    pub(crate) wire_max: u16,
+    /// The protocol of its groups.
+    pub(crate) protocol: ProtocolName,
+    /// What the stream is for.
+    pub(crate) purpose: StreamPurpose,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its cluster and id, once formed.
+    pub(crate) membership: Option<Membership>,
+    /// The generation of its cluster.
+    pub(crate) generation: Generation,
+    /// Its data folder.
+    pub(crate) incarnation: Incarnation,
+    /// How often that was opened.
+    pub(crate) start: StartNumber,
+    /// Drawn at that start.
+    pub(crate) run: u64,
+}
+
+impl Hello {
+    /// What a node of this identity says.
+    pub(crate) fn of(identity: &Identity, purpose: StreamPurpose) -> Hello {
+        Hello {
+            wire_min: WIRE_MIN,
+            wire_max: WIRE_MAX,
+            protocol: identity.protocol,
+            purpose,
+            name: identity.name.clone(),
+            membership: identity.membership,
+            generation: identity.generation,
+            incarnation: identity.incarnation,
+            start: identity.start,
+            run: identity.run,
+        }
+    }
+
+    /// The payload of a hello frame.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.put_u16_le(self.wire_min);
+        buffer.put_u16_le(self.wire_max);
+        buffer.put_u8(self.protocol as u8);
+        buffer.write_bool(self.purpose == StreamPurpose::Bulk);
+        buffer.write_blob(self.name.as_bytes());
+        buffer.put_u64_le(self.membership.map_or(0, |membership| membership.cluster.0));
+        buffer.put_u64_le(self.membership.map_or(0, |membership| membership.node.0));
+        buffer.put_u64_le(self.generation.0);
+        buffer.put_u64_le(self.incarnation.0);
+        buffer.put_u64_le(self.start.0);
+        buffer.put_u64_le(self.run);
+        buffer.freeze()
+    }
+
+    /// Reads what [`Hello::encode`] wrote. Bytes that follow are of a later version, which may still speak ours.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Hello, DecodeError> {
+        let mut reader = Reader::new("hello", bytes);
+        let wire_min = reader.u16()?;
+        let wire_max = reader.u16()?;
+        let byte = reader.u8()?;
+        let protocol = ProtocolName::from_byte(byte)
+            .ok_or(DecodeError::Unknown { what: "protocol", value: byte.into() })?;
+        let purpose = if reader.bool()? { StreamPurpose::Bulk } else { StreamPurpose::Messages };
+        let name = reader.text()?;
+        let cluster = reader.u64()?;
+        let node = NodeId(reader.u64()?);
+        let membership = (cluster != 0).then_some(Membership { cluster: ClusterId(cluster), node });
+        Ok(Hello {
+            wire_min,
+            wire_max,
+            protocol,
+            purpose,
+            name,
+            membership,
+            generation: Generation(reader.u64()?),
+            incarnation: Incarnation(reader.u64()?),
+            start: StartNumber(reader.u64()?),
+            run: reader.u64()?,
+        })
+    }
+
+    /// The run that speaks.
+    pub(crate) fn run(&self) -> Remembered {
+        Remembered { incarnation: self.incarnation, start: self.start, run: self.run }
+    }
+}
+
+/// Why a hello is refused, in words that say what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Whether the refused data folder can never take part: its node stops. Otherwise it may try again.
+    pub(crate) is_final: bool,
+    /// The cluster that refuses, once formed: a formed node stops only at a word of its own cluster.
+    pub(crate) cluster: Option<ClusterId>,
+    /// The text.
+    pub(crate) text: String,
+}
+
+impl Refusal {
+    /// The payload of a refusal frame.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.write_bool(self.is_final);
+        buffer.put_u64_le(self.cluster.map_or(0, |cluster| cluster.0));
+        buffer.write_blob(self.text.as_bytes());
+        buffer.freeze()
+    }
+
+    /// Reads what [`Refusal::encode`] wrote; control characters, which could confuse a terminal, are replaced.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Refusal, DecodeError> {
+        /// The longest text that is shown, in characters.
+        const TEXT_MAX: usize = 1_000;
+        let mut reader = Reader::new("refusal", bytes);
+        let is_final = reader.bool()?;
+        let cluster = reader.u64()?;
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let text = reader.text()?.chars().take(TEXT_MAX).map(plain).collect();
+        let cluster = (cluster != 0).then_some(ClusterId(cluster));
+        Ok(Refusal { is_final, cluster, text })
+    }
+}
+
+/// What a hello is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge<'a> {
+    /// This node.
+    pub(crate) identity: &'a Identity,
+    /// The members to form a cluster of; used while none is formed.
+    pub(crate) list: &'a [(String, String)],
+    /// The configuration in force, once formed.
+    pub(crate) configuration: Option<&'a Configuration>,
+}
+
+impl Judge<'_> {
+    /// Whether the peer may speak; `expected` is the name that belongs to the address dialled, if it was dialled.
+    pub(crate) fn verdict(&self, hello: &Hello, expected: Option<&str>) -> Result<(), Refusal> {
+        let own = &self.identity.name;
+        let name = &hello.name;
+        if hello.wire_min > WIRE_MAX || hello.wire_max < WIRE_MIN {
+            return Err(self.later(format!(
+                "{name} speaks peer messages of versions {} to {}, {own} speaks {WIRE_MIN} to {WIRE_MAX}: \
+                 upgrade the older one",
+                hello.wire_min, hello.wire_max
+            )));
+        }
+        if hello.protocol != self.identity.protocol {
+            return Err(self.later(format!(
+                "{name} runs {}, {own} runs {}: all nodes of a cluster run one protocol",
+                hello.protocol, self.identity.protocol
+            )));
+        }
+        if let Some(expected) = expected
+            && expected != name
+        {
+            return Err(self.later(format!(
+                "{own} expects {expected} at the address where {name} answers: correct the peer addresses"
+            )));
+        }
+        match (self.identity.membership, self.configuration) {
+            (Some(membership), Some(configuration)) => {
+                self.verdict_when_formed(hello, membership, configuration)
+            }
+            (Some(_), None) | (None, _) => self.verdict_when_forming(hello),
+        }
+    }
+
+    fn verdict_when_formed(
+        &self,
+        hello: &Hello,
+        membership: Membership,
+        configuration: &Configuration,
+    ) -> Result<(), Refusal> {
+        let own = &self.identity.name;
+        let name = &hello.name;
+        let named = configuration.members.iter().find(|(_, member)| member.name == *name);
+        if let Some(theirs) = hello.membership {
+            if theirs.cluster != membership.cluster {
+                return Err(self.later(format!(
+                    "{name} belongs to cluster {}, {own} to cluster {}: one of them has a foreign data folder or \
+                     a wrong address",
+                    theirs.cluster, membership.cluster
+                )));
+            }
+            if hello.generation != self.identity.generation {
+                return Err(self.later(format!(
+                    "{name} is of {}, {own} of {}: the cluster was recovered by force without one of them",
+                    hello.generation, self.identity.generation
+                )));
+            }
+        }
+        let Some((node, member)) = named else {
+            return Err(self.later(format!(
+                "this cluster has no member {name}; its members are {}",
+                names(configuration.members.values().map(|member| member.name.as_str()))
+            )));
+        };
+        if hello.membership.is_some_and(|theirs| theirs.node != *node) {
+            return Err(self.later(format!("{name} is {node} in this cluster, not another node")));
+        }
+        if member.incarnation != hello.incarnation {
+            return Err(Refusal {
+                // A formed peer may know a newer configuration than this node does.
+                is_final: hello.membership.is_none(),
+                ..self.later(format!(
+                    "this cluster was formed with another data folder of {name} (incarnation {}, this one is {}): \
+                     put the former data folder back. A member whose folder is lost for good must be replaced; \
+                     an empty folder cannot take its place, because it has forgotten its votes",
+                    member.incarnation, hello.incarnation
+                ))
+            });
+        }
+        if *name == *own {
+            return Err(self.later(format!("a second process speaks as {own}: stop one of them")));
+        }
+        self.verdict_on_run(hello, *node)
+    }
+
+    /// Refuses an image that was rolled back, or of which a second copy runs.
+    fn verdict_on_run(&self, hello: &Hello, node: NodeId) -> Result<(), Refusal> {
+        let Some(remembered) = self.identity.remembered.get(&node) else { return Ok(()) };
+        if remembered.incarnation != hello.incarnation || hello.start > remembered.start {
+            return Ok(());
+        }
+        if hello.start == remembered.start && hello.run == remembered.run {
+            return Ok(());
+        }
+        Err(Refusal {
+            is_final: true,
+            ..self.later(format!(
+                "the data folder of {} is an older image or a second copy: this is its start {}, {} has heard of \
+                 start {}. It may have forgotten what it promised: put the newest image back, or replace the member",
+                hello.name, hello.start.0, self.identity.name, remembered.start.0
+            ))
+        })
+    }
+
+    fn verdict_when_forming(&self, hello: &Hello) -> Result<(), Refusal> {
+        let own = &self.identity.name;
+        let name = &hello.name;
+        if name == own {
+            return Err(self.later(format!(
+                "two nodes are named {own}, or {own} has reached itself: names and addresses must differ"
+            )));
+        }
+        if let Some(roster) = &self.identity.roster {
+            let Some(founder) = roster.find(name) else {
+                return Err(
+                    self.later(format!("{own} is forming a cluster without {name}: {roster}"))
+                );
+            };
+            if founder.incarnation != hello.incarnation {
+                return Err(self.later(format!(
+                    "{own} has recorded another data folder of {name} (incarnation {}, this one is {}): put the \
+                     former data folder back; or, if this cluster has never served, delete the data folders of all \
+                     its members and start them again",
+                    founder.incarnation, hello.incarnation
+                )));
+            }
+        } else if !self.list.iter().any(|(listed, _)| listed == name) {
+            return Err(self.later(format!(
+                "{name} is not in the --cluster list of {own}, which names {}: give all nodes the same list",
+                names(self.list.iter().map(|(listed, _)| listed.as_str()))
+            )));
+        }
+        Ok(())
+    }
+
+    /// A refusal after which the peer may try again.
+    fn later(&self, text: String) -> Refusal {
+        let cluster = self.identity.membership.map(|membership| membership.cluster);
+        Refusal { is_final: false, cluster, text }
+    }
+}
+
+/// Names with commas between them.
+pub(crate) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::roster::{Founder, Roster};
+
+    fn roster() -> Roster {
+        let founder = |name: &str, incarnation| Founder {
+            name: name.into(),
+            address: format!("{name}:1"),
+            incarnation: Incarnation(incarnation),
+        };
+        Roster::new(vec![founder("n1", 0x11), founder("n2", 0x22), founder("n3", 0x33)])
+    }
+
+    fn identity(name: &str, incarnation: u64, formed: bool) -> Identity {
+        let mut identity =
+            Identity::fresh(name.into(), ProtocolName::Raft, Incarnation(incarnation));
+        identity.start = StartNumber(5);
+        identity.run = 50;
+        if formed {
+            let node = roster().node(name).unwrap_or(NodeId(9));
+            identity.roster = Some(roster());
+            identity.membership = Some(Membership { cluster: roster().cluster(), node });
+        }
+        identity
+    }
+
+    fn list() -> Vec<(String, String)> {
+        roster().founders().iter().map(|f| (f.name.clone(), f.address.clone())).collect()
+    }
+
+    fn judge(ours: &Identity, hello: &Hello) -> Result<(), Refusal> {
+        let configuration = ours.membership.map(|_| roster().configuration());
+        let judge = Judge { identity: ours, list: &list(), configuration: configuration.as_ref() };
+        judge.verdict(hello, None)
+    }
+
+    #[test]
+    fn a_hello_and_a_refusal_survive_their_encoding() {
+        for formed in [false, true] {
+            let hello = Hello::of(&identity("n2", 0x22, formed), StreamPurpose::Bulk);
+            assert_eq!(Hello::decode(hello.encode()), Ok(hello.clone()));
+            for size in 0..hello.encode().len() {
+                assert!(Hello::decode(hello.encode().slice(..size)).is_err(), "{size} bytes");
+            }
+        }
+        let refusal =
+            Refusal { is_final: true, cluster: Some(ClusterId(4)), text: "a\u{1b}[31m".into() };
+        let decoded = Refusal::decode(refusal.encode()).expect("own encoding");
+        assert_eq!(decoded.text, "a [31m");
+        assert!(decoded.is_final);
+    }
+
+    #[test]
+    fn each_wrong_hello_is_refused_with_what_to_do() {
+        let formed = identity("n1", 0x11, true);
+        let fresh = identity("n1", 0x11, false);
+        let good = Hello::of(&identity("n2", 0x22, true), StreamPurpose::Messages);
+        let unformed = Hello { membership: None, ..good.clone() };
+        let check = |ours: &Identity, hello: Hello, is_final: bool, part: &str| {
+            let refusal = judge(ours, &hello).expect_err(part);
+            assert!(refusal.text.contains(part), "{part:?} is not in {:?}", refusal.text);
+            assert_eq!(refusal.is_final, is_final, "{part}");
+        };
+        assert_eq!(judge(&formed, &good), Ok(()));
+        assert_eq!(judge(&formed, &unformed), Ok(()), "a late founder");
+        assert_eq!(judge(&fresh, &unformed), Ok(()));
+        let foreign = Membership { cluster: ClusterId(77), node: NodeId(2) };
+        check(
+            &formed,
+            Hello { membership: Some(foreign), ..good.clone() },
+            false,
+            "foreign data folder",
+        );
+        check(
+            &formed,
+            Hello { protocol: ProtocolName::Zab, ..good.clone() },
+            false,
+            "n2 runs zab, n1 runs raft",
+        );
+        check(&formed, Hello { wire_min: 2, wire_max: 3, ..good.clone() }, false, "upgrade");
+        check(
+            &formed,
+            Hello { generation: Generation(1), ..good.clone() },
+            false,
+            "recovered by force",
+        );
+        check(
+            &formed,
+            Hello { incarnation: Incarnation(0x99), ..unformed.clone() },
+            true,
+            "formed with another data folder of n2 (incarnation 0000000000000022, this one is \
+             0000000000000099)",
+        );
+        check(
+            &formed,
+            Hello { name: "n7".into(), ..unformed.clone() },
+            false,
+            "no member n7; its members are n1, n2, n3",
+        );
+        check(
+            &fresh,
+            Hello { name: "n7".into(), ..unformed.clone() },
+            false,
+            "not in the --cluster list of n1, which names n1, n2, n3",
+        );
+        check(&fresh, Hello { name: "n1".into(), ..unformed.clone() }, false, "two nodes");
+        let mut recorded = identity("n1", 0x11, false);
+        recorded.roster = Some(roster());
+        check(
+            &recorded,
+            Hello { incarnation: Incarnation(0x99), ..unformed },
+            false,
+            "recorded another data folder of n2",
+        );
+    }
+
+    #[test]
+    fn a_rolled_back_or_copied_image_is_refused() {
+        let mut ours = identity("n1", 0x11, true);
+        let remembered =
+            Remembered { incarnation: Incarnation(0x22), start: StartNumber(5), run: 50 };
+        ours.remembered.insert(NodeId(2), remembered);
+        let good = Hello::of(&identity("n2", 0x22, true), StreamPurpose::Messages);
+        assert_eq!(judge(&ours, &good), Ok(()));
+        assert_eq!(judge(&ours, &Hello { start: StartNumber(6), run: 1, ..good.clone() }), Ok(()));
+        for wrong in
+            [Hello { start: StartNumber(4), ..good.clone() }, Hello { run: 51, ..good.clone() }]
+        {
+            let refusal = judge(&ours, &wrong).expect_err("rolled back");
+            assert!(refusal.is_final);
+            assert!(refusal.text.contains("older image"), "{}", refusal.text);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The `install-<group>` file: which snapshot is about to take the place of a group's state.
+//!
+//! A snapshot's install changes two things that no single write covers: the engine, then the log. The file is durable
+//! before the engine changes and is deleted after the log's reset is durable. At open it explains an engine that stands
+//! where the log has never been:
+//! ```text
+//! engine at the snapshot, log does not hold that position   reset the log to it
+//! anything else                                             the install never happened, or is complete: delete the file
+//! ```
+
+use crate::sealed::{Seal, SealError};
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_types::{
+    Applied, Configuration, Digest, DiskDone, DiskError, DiskId, DiskOp, DiskRequest, FileName,
+    GroupId, Index, LogSummary, Position, Reader, SlotFault, SnapshotName, Writer,
+};
+
+const SEAL: Seal = Seal { what: "install file", magic: *b"QrIn", version: 1 };
+
+/// The file of a group.
+pub(crate) fn install_file(group: GroupId) -> FileName {
+    FileName::new(format!("install-{}", group.0))
+}
+
+/// Appends a snapshot's name.
+pub(crate) fn encode_name(name: &SnapshotName, buffer: &mut BytesMut) {
+    buffer.write_position(name.position);
+    buffer.put_u64_le(name.digest.0);
+    buffer.write_blob(&name.configuration.encode());
+}
+
+/// Takes a snapshot's name off the front of `reader`.
+pub(crate) fn decode_name(reader: &mut Reader) -> Result<SnapshotName, quorate_types::DecodeError> {
+    let position = reader.position()?;
+    let digest = Digest(reader.u64()?);
+    let configuration = Configuration::decode(reader.blob()?)?;
+    Ok(SnapshotName { position, digest, configuration })
+}
+
+/// The file's content.
+pub(crate) fn encode_install(name: &SnapshotName) -> Bytes {
+    let mut buffer = BytesMut::new();
+    encode_name(name, &mut buffer);
+    SEAL.seal(&buffer)
+}
+
+/// Reads what [`encode_install`] wrote.
+pub(crate) fn decode_install(file: &Bytes) -> Result<SnapshotName, SealError> {
+    let mut reader = Reader::new("install record", SEAL.unseal(file)?);
+    let name = decode_name(&mut reader)?;
+    reader.finish()?;
+    Ok(name)
+}
+
+/// What the file holds, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum FileState {
+    /// There is no file.
+    Absent,
+    /// The file is to be written, once a deletion under way is done.
+    Wanted(SnapshotName),
+    /// It is being written.
+    Writing(DiskId, SnapshotName),
+    /// It is durable.
+    Present,
+    /// It is to be deleted.
+    Unwanted,
+    /// It is being deleted; another may be wanted already.
+    Deleting(DiskId, Option<SnapshotName>),
+}
+
+/// The file of one group, as it changes.
+///
+/// # Invariants
+/// 1. At most one request is in flight, so that a deletion never meets a later record.
+#[derive(Debug)]
+pub(crate) struct InstallFile {
+    /// Which file.
+    file: FileName,
+    /// How far it is.
+    state: FileState,
+}
+
+impl InstallFile {
+    /// The file of a group; `is_left_over` when one was found at open and is of no more use.
+    pub(crate) fn new(group: GroupId, is_left_over: bool) -> InstallFile {
+        let state = if is_left_over { FileState::Unwanted } else { FileState::Absent };
+        InstallFile { file: install_file(group), state }
+    }
+
+    /// This snapshot is to be recorded.
+    pub(crate) fn record(&mut self, name: SnapshotName) {
+        self.state = match std::mem::replace(&mut self.state, FileState::Absent) {
+            FileState::Deleting(id, _) => FileState::Deleting(id, Some(name)),
+            FileState::Absent
+            | FileState::Wanted(_)
+            | FileState::Writing(..)
+            | FileState::Present
+            | FileState::Unwanted => FileState::Wanted(name),
+        };
+    }
+
+    /// The record has served.
+    pub(crate) fn forget(&mut self) {
+        if self.state == FileState::Present {
+            self.state = FileState::Unwanted;
+        }
+    }
+
+    /// The next request, if one is due.
+    pub(crate) fn poll(&mut self, id: impl FnOnce() -> DiskId) -> Option<DiskRequest> {
+        let file = self.file.clone();
+        match std::mem::replace(&mut self.state, FileState::Absent) {
+            FileState::Wanted(name) => {
+                let id = id();
+                let data = encode_install(&name);
+                self.state = FileState::Writing(id, name);
+                Some(DiskRequest { id, op: DiskOp::Replace { file, data } })
+            }
+            FileState::Unwanted => {
+                let id = id();
+                self.state = FileState::Deleting(id, None);
+                Some(DiskRequest { id, op: DiskOp::Delete { file } })
+            }
+            other @ (FileState::Absent
+            | FileState::Writing(..)
+            | FileState::Present
+            | FileState::Deleting(..)) => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Takes a completion in; `None` when it is not of this file. `true` when a record has become durable.
+    pub(crate) fn handle(&mut self, done: &DiskDone) -> Option<Result<bool, DiskError>> {
+        let (next, is_recorded) = match &self.state {
+            FileState::Writing(id, _) if *id == done.id => (FileState::Present, true),
+            FileState::Deleting(id, None) if *id == done.id => (FileState::Absent, false),
+            FileState::Deleting(id, Some(name)) if *id == done.id => {
+                (FileState::Wanted(name.clone()), false)
+            }
+            FileState::Absent
+            | FileState::Wanted(_)
+            | FileState::Writing(..)
+            | FileState::Present
+            | FileState::Unwanted
+            | FileState::Deleting(..) => return None,
+        };
+        Some(match &done.result {
+            Ok(_) => {
+                self.state = next;
+                Ok(is_recorded)
+            }
+            Err(error) => Err(error.clone()),
+        })
+    }
+}
+
+/// How log and engine of a group stand to each other at open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The engine lies within the log.
+    Within,
+    /// An install was interrupted: the log is to be reset to this first.
+    Reset(SnapshotName),
+}
+
+/// Judges where the engine stands. The error says why the two cannot belong together.
+pub(crate) fn standing(
+    log: &LogSummary,
+    applied: Applied,
+    install: Option<SnapshotName>,
+) -> Result<Standing, String> {
+    let position = applied.position;
+    let bounds = log.bounds;
+    let interrupted = install.filter(|name| name.position == position);
+    if position.index < bounds.purged.index {
+        return Err(format!(
+            "the state machine stands at {position}, the log begins after {}: the engine was replaced or rolled back",
+            bounds.purged
+        ));
+    }
+    let held = created_at(log, position.index);
+    let is_within = position.index <= bounds.last
+        && match held {
+            Some(created) => created == position.epoch,
+            // The slot is damaged: nothing there contradicts the engine.
+            None => log.faults.iter().any(|fault| fault.index() == position.index),
+        };
+    match (is_within || position == Position::ZERO, interrupted) {
+        (true, _) => Ok(Standing::Within),
+        (false, Some(name)) => Ok(Standing::Reset(name)),
+        (false, None) if position.index > bounds.last => Err(format!(
+            "the state machine stands at {position}, the log ends at {}: the log was replaced or rolled back",
+            bounds.last
+        )),
+        (false, None) => Err(format!(
+            "the state machine stands at {position}, where the log holds another entry: they are not of one folder"
+        )),
+    }
+}
+
+/// The created epoch of the entry at `index`, where the log knows it.
+fn created_at(log: &LogSummary, index: Index) -> Option<quorate_types::Epoch> {
+    if index == log.bounds.purged.index {
+        return Some(log.bounds.purged.epoch);
+    }
+    let fault = log.faults.iter().find(|fault| fault.index() == index);
+    match fault {
+        Some(SlotFault::DamagedKnown(position)) => return Some(position.epoch),
+        Some(SlotFault::Absent(_) | SlotFault::DamagedUnknown(_)) => return None,
+        None => {}
+    }
+    let after = log.epochs.partition_point(|run| run.first <= index);
+    log.epochs[..after].last().map(|run| run.created)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_types::{Bounds, Epoch, EpochRun, Incarnation, Member, NodeId};
+
+    fn at(index: u64, number: u64) -> Position {
+        Position::new(Index(index), Epoch::new(number, NodeId(1)))
+    }
+
+    fn name(position: Position) -> SnapshotName {
+        let member = Member {
+            incarnation: Incarnation(1),
+            name: "n1".into(),
+            peer_address: "n1:1".into(),
+            voter: true,
+            outgoing_voter: false,
+        };
+        let members = std::collections::BTreeMap::from([(NodeId(1), member)]);
+        SnapshotName { position, digest: Digest(7), configuration: Configuration { members } }
+    }
+
+    #[test]
+    fn a_record_survives_its_encoding() {
+        let name = name(at(9, 2));
+        assert_eq!(decode_install(&encode_install(&name)), Ok(name));
+    }
+
+    #[test]
+    fn the_engine_stands_within_the_log_or_an_install_explains_it() {
+        let run = |first, number| EpochRun {
+            first: Index(first),
+            created: Epoch::new(number, NodeId(1)),
+            accepted: Epoch::new(number, NodeId(1)),
+        };
+        let log = LogSummary {
+            bounds: Bounds { purged: at(10, 1), last: Index(20) },
+            epochs: vec![run(11, 1), run(15, 2)],
+            faults: vec![SlotFault::DamagedUnknown(Index(18))],
+            ..LogSummary::default()
+        };
+        let check = |position: Position, install: Option<Position>, expected: &str| {
+            let applied = Applied { position, digest: Digest(7) };
+            let found = match standing(&log, applied, install.map(name)) {
+                Ok(Standing::Within) => "within".to_owned(),
+                Ok(Standing::Reset(_)) => "reset".to_owned(),
+                Err(text) => text,
+            };
+            assert!(found.contains(expected), "{position}: {found:?}, not {expected:?}");
+        };
+        check(at(10, 1), None, "within");
+        check(at(14, 1), None, "within");
+        check(at(15, 2), None, "within");
+        check(at(18, 9), None, "within");
+        check(at(20, 2), Some(at(20, 2)), "within");
+        check(at(9, 1), None, "begins after");
+        check(at(16, 1), None, "another entry");
+        check(at(16, 3), Some(at(16, 3)), "reset");
+        check(at(30, 3), Some(at(30, 3)), "reset");
+        check(at(30, 3), Some(at(31, 3)), "the log ends at 20");
+        check(at(30, 3), None, "the log ends at 20");
+        let empty = LogSummary::default();
+        assert_eq!(standing(&empty, Applied::default(), None), Ok(Standing::Within));
+    }
+}

@@ -1,0 +1,66 @@
+//! What a node knows of itself and its surroundings, as plain data.
+
+use quorate_consensus::Status;
+use quorate_types::{Applied, ClusterId, GroupId, Incarnation, NodeId, StartNumber};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far a node is in taking part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The log makes durable again what no record proves synced.
+    Recovering,
+    /// A cluster is being formed.
+    Forming {
+        /// The members not yet heard from, or not yet known to have recorded the others, by name.
+        missing: Vec<String>,
+    },
+    /// It takes part.
+    Running,
+    /// It has stopped; the text says why.
+    Stopped(String),
+}
+
+/// Whether a peer can be reached, in each direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReach {
+    /// Its name.
+    pub name: String,
+    /// Its peer address.
+    pub address: String,
+    /// Whether a stream from here to it is open.
+    pub outgoing: bool,
+    /// Whether a stream from it to here is open.
+    pub incoming: bool,
+    /// Time since anything was heard from it; `None` when never in this run.
+    pub last_heard: Option<Duration>,
+    /// Why it or this node was refused, if so.
+    pub refusal: Option<String>,
+}
+
+/// A node at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id, once the cluster is formed.
+    pub node: Option<NodeId>,
+    /// The cluster, once formed.
+    pub cluster: Option<ClusterId>,
+    /// Its data folder's incarnation.
+    pub incarnation: Incarnation,
+    /// How often the data folder was opened.
+    pub start: StartNumber,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its replicas.
+    pub groups: BTreeMap<GroupId, Status>,
+    /// The state machine's own position and digest, by group.
+    pub applied: BTreeMap<GroupId, Applied>,
+    /// Its peers, by name.
+    pub peers: BTreeMap<String, PeerReach>,
+    /// Its log.
+    pub log: quorate_log::LogStatus,
+    /// Requests that wait for an answer.
+    pub waiting_count: usize,
+}

@@ -1,0 +1,278 @@
+//! A snapshot on its way in.
+
+use super::{BulkMessage, Piece, TransferEffect, TransferId, chained};
+use crate::interface::MachineRequest;
+use quorate_consensus::SnapshotInput;
+use quorate_types::{Epoch, InstallFault, Instant, NodeId, Position, SnapshotName};
+use std::time::Duration;
+
+/// A transfer that nothing was heard of for this long gives way to another.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+
+/// The snapshot that is being received.
+#[derive(Debug)]
+struct Receiving {
+    /// From whom.
+    from: NodeId,
+    /// Its name on the wire.
+    transfer: TransferId,
+    /// The sender's epoch when it began.
+    epoch: Epoch,
+    /// The snapshot.
+    name: SnapshotName,
+    /// The next piece.
+    next: u64,
+    /// Chunks handed to the state machine that it has not answered.
+    pending: u64,
+    /// Whether the state machine verifies what is staged.
+    is_finishing: bool,
+    /// The hash over the chunks so far.
+    hash: u64,
+    /// When a piece came last.
+    heard_at: Instant,
+}
+
+/// How far the snapshot at hand is.
+#[derive(Debug)]
+enum State {
+    /// There is none.
+    Idle,
+    /// Pieces come in.
+    Receiving(Receiving),
+    /// All is staged; the state machine verifies and syncs it.
+    Verifying(Receiving),
+    /// It is staged, and the protocol decides.
+    Staged(Receiving),
+    /// It is being installed.
+    Installing(SnapshotName),
+}
+
+/// Received snapshots, one at a time.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    state: State,
+    /// Answers about chunks still to come from the state machine for snapshots that were given up.
+    stale_chunks: u64,
+    /// Answers about verification still to come for such snapshots.
+    stale_finishes: u64,
+    /// The last snapshot taken in whole, so that a lost acknowledgement can be said again.
+    taken: Option<(NodeId, TransferId, u64)>,
+}
+
+impl Inbound {
+    /// Nothing is being received.
+    pub(crate) fn new() -> Inbound {
+        Inbound { state: State::Idle, stale_chunks: 0, stale_finishes: 0, taken: None }
+    }
+
+    /// A piece has come.
+    pub(crate) fn on_piece(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        transfer: TransferId,
+        number: u64,
+        piece: Piece,
+    ) -> Vec<TransferEffect> {
+        if let Some((taken_from, taken, next)) = self.taken
+            && (taken_from, taken) == (from, transfer)
+        {
+            return vec![TransferEffect::Say(from, BulkMessage::Ack { transfer, next })];
+        }
+        if let Piece::Begin { epoch, name } = piece {
+            return self.on_begin(now, from, transfer, epoch, name);
+        }
+        let receiving = match &mut self.state {
+            State::Receiving(receiving)
+                if (receiving.from, receiving.transfer) == (from, transfer) =>
+            {
+                receiving
+            }
+            // The end was sent again while it is being verified: the answer follows.
+            State::Verifying(receiving)
+                if (receiving.from, receiving.transfer) == (from, transfer) =>
+            {
+                return Vec::new();
+            }
+            State::Idle
+            | State::Receiving(_)
+            | State::Verifying(_)
+            | State::Staged(_)
+            | State::Installing(_) => return vec![abort(from, transfer, "unknown transfer")],
+        };
+        receiving.heard_at = now;
+        if number != receiving.next {
+            return vec![receiving.ack()];
+        }
+        match piece {
+            Piece::Begin { .. } => Vec::new(),
+            Piece::Chunk(chunk) => {
+                receiving.next += 1;
+                receiving.pending += 1;
+                receiving.hash = chained(receiving.hash, &chunk);
+                vec![TransferEffect::Machine(MachineRequest::StageChunk(chunk))]
+            }
+            Piece::End { hash } if hash == receiving.hash => {
+                receiving.next += 1;
+                receiving.is_finishing = true;
+                if let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Idle)
+                {
+                    self.state = State::Verifying(receiving);
+                }
+                vec![TransferEffect::Machine(MachineRequest::StageFinish)]
+            }
+            Piece::End { .. } => self.give_up("the chunks received are not those sent"),
+        }
+    }
+
+    fn on_begin(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        transfer: TransferId,
+        epoch: Epoch,
+        name: SnapshotName,
+    ) -> Vec<TransferEffect> {
+        match &mut self.state {
+            State::Idle => {}
+            State::Receiving(receiving) => {
+                if (receiving.from, receiving.transfer) == (from, transfer) {
+                    return vec![receiving.ack()];
+                }
+                let is_stale = receiving.heard_at + STALE_AFTER <= now;
+                if !is_stale && receiving.from != from && receiving.epoch >= epoch {
+                    return vec![abort(from, transfer, "another snapshot is being received")];
+                }
+                self.stale_chunks += receiving.pending;
+            }
+            State::Verifying(_) | State::Staged(_) | State::Installing(_) => {
+                return vec![abort(from, transfer, "another snapshot is being installed")];
+            }
+        }
+        let receiving = Receiving {
+            from,
+            transfer,
+            epoch,
+            name: name.clone(),
+            next: 1,
+            pending: 0,
+            is_finishing: false,
+            hash: 0,
+            heard_at: now,
+        };
+        let ack = receiving.ack();
+        self.state = State::Receiving(receiving);
+        vec![TransferEffect::Machine(MachineRequest::StageBegin(name)), ack]
+    }
+
+    /// The state machine has staged a chunk.
+    pub(crate) fn on_chunk_staged(
+        &mut self,
+        result: Result<(), InstallFault>,
+    ) -> Vec<TransferEffect> {
+        if self.stale_chunks > 0 {
+            self.stale_chunks -= 1;
+            return Vec::new();
+        }
+        let (State::Receiving(receiving) | State::Verifying(receiving)) = &mut self.state else {
+            return Vec::new();
+        };
+        receiving.pending = receiving.pending.saturating_sub(1);
+        match result {
+            Ok(()) => vec![receiving.ack()],
+            Err(fault) => self.give_up(&fault.to_string()),
+        }
+    }
+
+    /// The state machine has verified what is staged; or could not begin to stage.
+    pub(crate) fn on_staged(&mut self, result: Result<(), InstallFault>) -> Vec<TransferEffect> {
+        if self.stale_finishes > 0 {
+            self.stale_finishes -= 1;
+            return Vec::new();
+        }
+        if let State::Verifying(receiving) = &mut self.state {
+            receiving.is_finishing = false;
+        }
+        if let Err(fault) = result {
+            return self.give_up(&fault.to_string());
+        }
+        let State::Verifying(receiving) = std::mem::replace(&mut self.state, State::Idle) else {
+            return Vec::new();
+        };
+        self.taken = Some((receiving.from, receiving.transfer, receiving.next));
+        let told = SnapshotInput::Staged {
+            from: receiving.from,
+            epoch: receiving.epoch,
+            position: receiving.name.position,
+            configuration: receiving.name.configuration.clone(),
+        };
+        let effects = vec![receiving.ack(), TransferEffect::Tell(told)];
+        self.state = State::Staged(receiving);
+        effects
+    }
+
+    fn give_up(&mut self, reason: &str) -> Vec<TransferEffect> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Receiving(receiving) | State::Verifying(receiving) => {
+                self.stale_chunks += receiving.pending;
+                self.stale_finishes += u64::from(receiving.is_finishing);
+                vec![abort(receiving.from, receiving.transfer, reason)]
+            }
+            other @ (State::Idle | State::Staged(_) | State::Installing(_)) => {
+                self.state = other;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The protocol wants what is staged.
+    pub(crate) fn install(&mut self, from: NodeId, position: Position) -> Vec<TransferEffect> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Staged(receiving)
+                if receiving.from == from && receiving.name.position == position =>
+            {
+                self.state = State::Installing(receiving.name.clone());
+                vec![TransferEffect::Install(receiving.name)]
+            }
+            other @ (State::Idle
+            | State::Receiving(_)
+            | State::Verifying(_)
+            | State::Staged(_)
+            | State::Installing(_)) => {
+                self.state = other;
+                vec![TransferEffect::Tell(SnapshotInput::InstallFailed { position })]
+            }
+        }
+    }
+
+    /// The protocol does not want what is staged.
+    pub(crate) fn discard(&mut self) {
+        if matches!(self.state, State::Staged(_)) {
+            self.state = State::Idle;
+        }
+    }
+
+    /// The snapshot being installed, which is over with that.
+    pub(crate) fn take_installing(&mut self) -> Option<SnapshotName> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Installing(name) => Some(name),
+            other
+            @ (State::Idle | State::Receiving(_) | State::Verifying(_) | State::Staged(_)) => {
+                self.state = other;
+                None
+            }
+        }
+    }
+}
+
+impl Receiving {
+    /// Acknowledges what the state machine has taken in.
+    fn ack(&self) -> TransferEffect {
+        let next = self.next - self.pending - u64::from(self.is_finishing);
+        TransferEffect::Say(self.from, BulkMessage::Ack { transfer: self.transfer, next })
+    }
+}
+
+fn abort(to: NodeId, transfer: TransferId, reason: &str) -> TransferEffect {
+    TransferEffect::Say(to, BulkMessage::Abort { transfer, reason: reason.to_owned() })
+}

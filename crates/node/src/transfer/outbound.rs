@@ -1,0 +1,248 @@
+//! A snapshot on its way out.
+
+use super::{BulkMessage, Piece, TransferEffect, TransferId, WINDOW_PIECES, chained};
+use crate::interface::MachineRequest;
+use bytes::Bytes;
+use quorate_consensus::{SnapshotInput, SnapshotOutcome};
+use quorate_types::{
+    Applied, ApplyFault, Configuration, Epoch, Instant, NodeId, Position, SnapshotName,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Send the oldest piece again when nothing was acknowledged for this long.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// Give up when nothing was acknowledged for this long.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// The snapshot that is being sent.
+#[derive(Debug)]
+struct Sending {
+    /// To whom.
+    to: NodeId,
+    /// The epoch in which it was asked for.
+    epoch: Epoch,
+    /// Its name on the wire.
+    transfer: TransferId,
+    /// What it covers; known once the state machine has captured a view.
+    position: Option<Position>,
+    /// Pieces sent and not acknowledged, with their numbers.
+    window: VecDeque<(u64, Piece)>,
+    /// The number of the next piece.
+    next: u64,
+    /// The hash over the chunks so far.
+    hash: u64,
+    /// Whether a chunk is being read.
+    is_reading: bool,
+    /// Whether the last piece is in the window or beyond.
+    is_complete: bool,
+    /// When something was last acknowledged.
+    progress_at: Instant,
+    /// When to send again.
+    resend_at: Instant,
+}
+
+/// Snapshots to be sent, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    /// The one under way.
+    sending: Option<Sending>,
+    /// Those that wait, and the epoch in which they were asked for.
+    queue: BTreeMap<NodeId, Epoch>,
+    /// The next transfer's name.
+    next_transfer: u64,
+}
+
+impl Outbound {
+    /// Nothing to send; transfers are named from `first` on.
+    pub(crate) fn new(first: u64) -> Outbound {
+        Outbound { sending: None, queue: BTreeMap::new(), next_transfer: first }
+    }
+
+    /// The protocol wants `to` to have a snapshot.
+    pub(crate) fn send(&mut self, now: Instant, to: NodeId, epoch: Epoch) -> Vec<TransferEffect> {
+        self.queue.insert(to, epoch);
+        self.maybe_begin(now)
+    }
+
+    fn maybe_begin(&mut self, now: Instant) -> Vec<TransferEffect> {
+        if self.sending.is_some() {
+            return Vec::new();
+        }
+        let Some((to, epoch)) = self.queue.pop_first() else { return Vec::new() };
+        let transfer = TransferId(self.next_transfer);
+        self.next_transfer = self.next_transfer.wrapping_add(1);
+        self.sending = Some(Sending {
+            to,
+            epoch,
+            transfer,
+            position: None,
+            window: VecDeque::new(),
+            next: 0,
+            hash: 0,
+            is_reading: false,
+            is_complete: false,
+            progress_at: now,
+            resend_at: now + RESEND_AFTER,
+        });
+        vec![TransferEffect::Machine(MachineRequest::Capture)]
+    }
+
+    /// The state machine has captured a view; `configuration` is the one in force there.
+    pub(crate) fn on_captured(
+        &mut self,
+        now: Instant,
+        captured: Result<Applied, ApplyFault>,
+        configuration: impl FnOnce(Position) -> Option<Configuration>,
+    ) -> Vec<TransferEffect> {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.position.is_none())
+        else {
+            return vec![TransferEffect::Machine(MachineRequest::DropCapture)];
+        };
+        let Ok(applied) = captured else { return self.end(now, SnapshotOutcome::Failed, false) };
+        let position = applied.position;
+        let Some(configuration) = configuration(position) else {
+            return self.end(now, SnapshotOutcome::Failed, true);
+        };
+        sending.position = Some(position);
+        sending.progress_at = now;
+        let name = SnapshotName { position, digest: applied.digest, configuration };
+        let epoch = sending.epoch;
+        let mut effects = vec![sending.push(now, Piece::Begin { epoch, name })];
+        effects.extend(sending.maybe_read());
+        effects
+    }
+
+    /// The next chunk was read, or the end reached.
+    pub(crate) fn on_chunk(
+        &mut self,
+        now: Instant,
+        chunk: Result<Option<Bytes>, ApplyFault>,
+    ) -> Vec<TransferEffect> {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.is_reading) else {
+            return Vec::new();
+        };
+        sending.is_reading = false;
+        let Ok(chunk) = chunk else { return self.end(now, SnapshotOutcome::Failed, true) };
+        let piece = match chunk {
+            Some(chunk) => {
+                sending.hash = chained(sending.hash, &chunk);
+                Piece::Chunk(chunk)
+            }
+            None => {
+                sending.is_complete = true;
+                Piece::End { hash: sending.hash }
+            }
+        };
+        let mut effects = vec![sending.push(now, piece)];
+        effects.extend(sending.maybe_read());
+        effects
+    }
+
+    /// The receiver has taken in every piece below `next`.
+    pub(crate) fn on_ack(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        transfer: TransferId,
+        next: u64,
+    ) -> Vec<TransferEffect> {
+        let Some(sending) = self.ours(from, transfer) else { return Vec::new() };
+        let before = sending.window.len();
+        while sending.window.front().is_some_and(|(number, _)| *number < next) {
+            sending.window.pop_front();
+        }
+        if sending.window.len() < before {
+            sending.progress_at = now;
+            sending.resend_at = now + RESEND_AFTER;
+        }
+        if sending.is_complete && sending.window.is_empty() {
+            return self.end(now, SnapshotOutcome::Delivered, true);
+        }
+        sending.maybe_read().into_iter().collect()
+    }
+
+    /// The receiver cannot go on.
+    pub(crate) fn on_abort(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        transfer: TransferId,
+    ) -> Vec<TransferEffect> {
+        match self.ours(from, transfer) {
+            Some(_) => self.end(now, SnapshotOutcome::Failed, true),
+            None => Vec::new(),
+        }
+    }
+
+    fn ours(&mut self, from: NodeId, transfer: TransferId) -> Option<&mut Sending> {
+        let sending = self.sending.as_mut()?;
+        (sending.to == from && sending.transfer == transfer).then_some(sending)
+    }
+
+    /// Time has passed.
+    pub(crate) fn on_time(&mut self, now: Instant) -> Vec<TransferEffect> {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.position.is_some())
+        else {
+            return Vec::new();
+        };
+        if sending.progress_at + GIVE_UP_AFTER <= now && !sending.is_reading {
+            return self.end(now, SnapshotOutcome::Failed, true);
+        }
+        if sending.resend_at > now {
+            return Vec::new();
+        }
+        sending.resend_at = now + RESEND_AFTER;
+        let (to, transfer) = (sending.to, sending.transfer);
+        let say = |(number, piece): &(u64, Piece)| {
+            let message = BulkMessage::Piece { transfer, number: *number, piece: piece.clone() };
+            TransferEffect::Say(to, message)
+        };
+        sending.window.iter().map(say).collect()
+    }
+
+    fn end(
+        &mut self,
+        now: Instant,
+        outcome: SnapshotOutcome,
+        is_captured: bool,
+    ) -> Vec<TransferEffect> {
+        let Some(sending) = self.sending.take() else { return Vec::new() };
+        let position = sending.position.unwrap_or(Position::ZERO);
+        let sent = SnapshotInput::Sent { to: sending.to, position, outcome };
+        let mut effects = vec![TransferEffect::Tell(sent)];
+        if is_captured {
+            effects.push(TransferEffect::Machine(MachineRequest::DropCapture));
+        }
+        effects.extend(self.maybe_begin(now));
+        effects
+    }
+
+    /// When something is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let sending = self.sending.as_ref().filter(|sending| sending.position.is_some())?;
+        Some(sending.resend_at)
+    }
+}
+
+impl Sending {
+    fn push(&mut self, now: Instant, piece: Piece) -> TransferEffect {
+        let number = self.next;
+        self.next += 1;
+        if self.window.is_empty() {
+            self.resend_at = now + RESEND_AFTER;
+        }
+        self.window.push_back((number, piece.clone()));
+        let message = BulkMessage::Piece { transfer: self.transfer, number, piece };
+        TransferEffect::Say(self.to, message)
+    }
+
+    fn maybe_read(&mut self) -> Option<TransferEffect> {
+        if self.is_reading || self.is_complete || self.window.len() >= WINDOW_PIECES {
+            return None;
+        }
+        self.is_reading = true;
+        Some(TransferEffect::Machine(MachineRequest::NextChunk))
+    }
+}

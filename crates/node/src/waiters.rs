@@ -1,0 +1,440 @@
+//! Clients of this node that wait: their proposals, their reads, their deadlines.
+//!
+//! A proposal gets an origin when it comes in and keeps it however often it is sent, so that sending it again never
+//! applies it twice. How it ends:
+//! ```text
+//! applied here                    the state machine's reply answers
+//! deadline                        Unknown if any sending of it may be in a log, else Refused
+//! refused by the protocol         Refused if that was its only sending and trying again would not help
+//! ```
+//! A proposal that was sent more than once is never answered Refused: a refusal does not say which sending it is of.
+
+use crate::interface::{Answer, RequestId};
+use bytes::Bytes;
+use quorate_consensus::{Proposal, ReadId, RefuseReason};
+use quorate_types::{
+    BODY_SIZE_MAX, EntryKind, Incarnation, Index, Instant, NodeId, ORIGIN_WINDOW, Origin,
+    StartNumber, TransactionId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The most bytes of undecided proposals of this node's clients: what a leader takes in as well.
+const WAITING_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+/// The most reads that wait.
+const READS_MAX: usize = 65_536;
+
+/// How many bits of a sequence count within one start.
+const SEQUENCE_BITS: u32 = 40;
+
+/// How long to wait before sending again what was refused because of a passing condition.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A proposal that is not decided yet.
+#[derive(Clone, Debug)]
+struct Waiting {
+    /// Who waits.
+    request: RequestId,
+    /// What the body means.
+    kind: EntryKind,
+    /// What it says.
+    body: Bytes,
+    /// When the client stops waiting.
+    deadline: Instant,
+    /// How often it was sent.
+    sending_count: u32,
+    /// Whether some sending of it may be in a log.
+    in_doubt: bool,
+    /// Why it was refused last.
+    refused: Option<RefuseReason>,
+    /// When to send it again if nothing is heard; doubles with each sending.
+    resend_at: Option<Instant>,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The apply of the proposal of this sequence.
+    Proposal(u64),
+    /// A read barrier, until then.
+    Barrier(Instant),
+    /// The apply of this index.
+    Index(Index, Instant),
+}
+
+/// Reads that share one barrier.
+#[derive(Clone, Debug)]
+struct Round {
+    /// Who waits.
+    requests: Vec<RequestId>,
+    /// When to ask again if nothing is heard.
+    resend_at: Instant,
+}
+
+/// An answer on its way out.
+pub(crate) type Answered = (RequestId, Answer);
+
+/// Everybody who waits in one group.
+///
+/// # Invariants
+/// 1. Undecided sequences span less than [`ORIGIN_WINDOW`].
+/// 2. Every request of `waits` stands in `deadlines` once, and the reverse.
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    /// This node.
+    node: NodeId,
+    /// Its data folder.
+    incarnation: Incarnation,
+    /// The next sequence.
+    next_sequence: u64,
+    /// How long to wait for a sign of life before sending again.
+    resend_after: Duration,
+    /// Undecided proposals by sequence.
+    proposals: BTreeMap<u64, Waiting>,
+    /// Their bytes.
+    waiting_size: usize,
+    /// What each request waits for.
+    waits: BTreeMap<RequestId, Wait>,
+    /// When each gives up.
+    deadlines: BTreeSet<(Instant, RequestId)>,
+    /// Proposals to be sent, in order of sequence.
+    unsent: BTreeSet<u64>,
+    /// When those of `unsent` that were refused may go again; `None` when at once.
+    unsent_pause: Option<Instant>,
+    /// When each sent proposal goes again.
+    resends: BTreeSet<(Instant, u64)>,
+    /// Reads to be asked for.
+    unasked: Vec<RequestId>,
+    /// When they may be asked for; `None` when at once.
+    unasked_pause: Option<Instant>,
+    /// Barriers asked for.
+    rounds: BTreeMap<ReadId, Round>,
+    /// The next barrier.
+    next_read: u64,
+    /// Reads that wait for an index to be applied.
+    by_index: BTreeSet<(Index, RequestId)>,
+}
+
+impl Waiters {
+    /// Nobody waits yet. The start number must be durable before this is used.
+    pub(crate) fn new(
+        node: NodeId,
+        incarnation: Incarnation,
+        start: StartNumber,
+        resend_after: Duration,
+    ) -> Waiters {
+        Waiters {
+            node,
+            incarnation,
+            next_sequence: (start.0 << SEQUENCE_BITS) + 1,
+            resend_after,
+            proposals: BTreeMap::new(),
+            waiting_size: 0,
+            waits: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            unsent: BTreeSet::new(),
+            unsent_pause: None,
+            resends: BTreeSet::new(),
+            unasked: Vec::new(),
+            unasked_pause: None,
+            rounds: BTreeMap::new(),
+            next_read: 1,
+            by_index: BTreeSet::new(),
+        }
+    }
+
+    /// How many wait.
+    pub(crate) fn count(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// A client proposes. The error is why it is refused at once.
+    pub(crate) fn propose(
+        &mut self,
+        request: RequestId,
+        kind: EntryKind,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(), RefuseReason> {
+        if body.len() > BODY_SIZE_MAX {
+            return Err(RefuseReason::TooLarge);
+        }
+        let oldest = self.proposals.keys().next().copied().unwrap_or(self.next_sequence);
+        let is_known = self.waits.contains_key(&request);
+        if is_known
+            || self.next_sequence - oldest >= ORIGIN_WINDOW
+            || self.waiting_size + body.len() > WAITING_SIZE_MAX
+        {
+            return Err(RefuseReason::Busy);
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.waiting_size += body.len();
+        self.unsent.insert(sequence);
+        self.waits.insert(request, Wait::Proposal(sequence));
+        self.deadlines.insert((deadline, request));
+        let waiting = Waiting {
+            request,
+            kind,
+            body,
+            deadline,
+            sending_count: 0,
+            in_doubt: false,
+            refused: None,
+            resend_at: None,
+        };
+        self.proposals.insert(sequence, waiting);
+        Ok(())
+    }
+
+    /// A client wants to read. The error is why it is refused at once.
+    pub(crate) fn read(
+        &mut self,
+        request: RequestId,
+        deadline: Instant,
+    ) -> Result<(), RefuseReason> {
+        if self.waits.len() - self.proposals.len() >= READS_MAX || self.waits.contains_key(&request)
+        {
+            return Err(RefuseReason::Busy);
+        }
+        self.waits.insert(request, Wait::Barrier(deadline));
+        self.deadlines.insert((deadline, request));
+        self.unasked.push(request);
+        Ok(())
+    }
+
+    /// What to propose now, in order of sequence.
+    pub(crate) fn take_proposals(&mut self, now: Instant) -> Vec<Proposal> {
+        if self.unsent.is_empty() || self.unsent_pause.is_some_and(|until| until > now) {
+            return Vec::new();
+        }
+        self.unsent_pause = None;
+        let mut proposals = Vec::with_capacity(self.unsent.len());
+        for sequence in std::mem::take(&mut self.unsent) {
+            let Some(waiting) = self.proposals.get_mut(&sequence) else { continue };
+            if let Some(at) = waiting.resend_at {
+                self.resends.remove(&(at, sequence));
+            }
+            let pause = self.resend_after * (1 << waiting.sending_count.min(5));
+            waiting.sending_count = waiting.sending_count.saturating_add(1);
+            waiting.in_doubt = true;
+            waiting.resend_at = Some(now + pause);
+            self.resends.insert((now + pause, sequence));
+            let origin = Origin { node: self.node, incarnation: self.incarnation, sequence };
+            proposals.push(Proposal {
+                origin,
+                kind: waiting.kind,
+                transaction: TransactionId(0),
+                body: waiting.body.clone(),
+            });
+        }
+        proposals
+    }
+
+    /// The barrier to ask for now, for all reads that came since the last.
+    pub(crate) fn take_read(&mut self, now: Instant) -> Option<ReadId> {
+        if self.unasked.is_empty() || self.unasked_pause.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.unasked_pause = None;
+        let mut requests = std::mem::take(&mut self.unasked);
+        requests.retain(|request| matches!(self.waits.get(request), Some(Wait::Barrier(_))));
+        if requests.is_empty() {
+            return None;
+        }
+        let id = ReadId(self.next_read);
+        self.next_read += 1;
+        self.rounds.insert(id, Round { requests, resend_at: now + self.resend_after });
+        Some(id)
+    }
+
+    /// Everything undecided is to be sent again: another leader is known.
+    pub(crate) fn resend_all(&mut self) {
+        self.unsent.extend(self.proposals.keys().copied());
+        self.unsent_pause = None;
+        for round in std::mem::take(&mut self.rounds).into_values() {
+            self.unasked.extend(round.requests);
+        }
+        self.unasked_pause = None;
+    }
+
+    /// The protocol did not take a sending.
+    pub(crate) fn on_refused(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        reason: RefuseReason,
+    ) -> Option<Answered> {
+        if origin.node != self.node || origin.incarnation != self.incarnation {
+            return None;
+        }
+        let waiting = self.proposals.get_mut(&origin.sequence)?;
+        waiting.refused = Some(reason);
+        if waiting.sending_count == 1 {
+            waiting.in_doubt = false;
+        }
+        let is_lasting = match reason {
+            RefuseReason::Busy | RefuseReason::TooLarge | RefuseReason::NotReady => true,
+            RefuseReason::NoLeader | RefuseReason::NotLeader | RefuseReason::Transferring => false,
+        };
+        if is_lasting && !waiting.in_doubt {
+            let request = waiting.request;
+            self.forget(request);
+            return Some((request, Answer::Refused { reason, missing: Vec::new() }));
+        }
+        self.unsent.insert(origin.sequence);
+        self.unsent_pause = Some(now + RETRY_INTERVAL);
+        None
+    }
+
+    /// The request that waits for the apply of this origin.
+    pub(crate) fn waiting_for(&self, origin: Origin) -> Option<RequestId> {
+        let is_ours = origin.node == self.node && origin.incarnation == self.incarnation;
+        let waiting = self.proposals.get(&origin.sequence).filter(|_| is_ours)?;
+        Some(waiting.request)
+    }
+
+    /// Entries were applied for which `requests` waited; to those of `answered` the reply was delivered. The others' origins
+    /// had been seen before, in a state that came with a snapshot: applied, but the reply is lost.
+    pub(crate) fn on_applied(
+        &mut self,
+        applied: Index,
+        requests: &[RequestId],
+        answered: &[RequestId],
+    ) -> Vec<Answered> {
+        for request in answered {
+            self.forget(*request);
+        }
+        let mut answers = Vec::new();
+        for request in requests {
+            if matches!(self.waits.get(request), Some(Wait::Proposal(_))) {
+                self.forget(*request);
+                answers.push((*request, Answer::Unknown { missing: Vec::new() }));
+            }
+        }
+        while let Some((index, request)) = self.by_index.first().copied()
+            && index <= applied
+        {
+            self.forget(request);
+            answers.push((request, Answer::ReadReady { index }));
+        }
+        answers
+    }
+
+    /// A barrier gave an index; `applied` is how far the state machine is.
+    pub(crate) fn on_read_ready(
+        &mut self,
+        id: ReadId,
+        index: Index,
+        applied: Index,
+    ) -> Vec<Answered> {
+        let Some(round) = self.rounds.remove(&id) else { return Vec::new() };
+        let mut answers = Vec::new();
+        for request in round.requests {
+            let Some(Wait::Barrier(deadline)) = self.waits.get(&request).copied() else { continue };
+            if index <= applied {
+                self.forget(request);
+                answers.push((request, Answer::ReadReady { index }));
+            } else {
+                self.waits.insert(request, Wait::Index(index, deadline));
+                self.by_index.insert((index, request));
+            }
+        }
+        answers
+    }
+
+    /// A barrier was not reached: ask again.
+    pub(crate) fn on_read_failed(&mut self, now: Instant, id: ReadId) {
+        if let Some(round) = self.rounds.remove(&id) {
+            self.unasked.extend(round.requests);
+            self.unasked_pause = Some(now + RETRY_INTERVAL);
+        }
+    }
+
+    /// Time has passed: gives up what is overdue, and sends again what nothing was heard of.
+    pub(crate) fn on_time(
+        &mut self,
+        now: Instant,
+        missing: &dyn Fn() -> Vec<String>,
+    ) -> Vec<Answered> {
+        let mut answers = Vec::new();
+        while let Some((deadline, request)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            answers.push((request, self.give_up(request, missing())));
+        }
+        while let Some((at, sequence)) = self.resends.first().copied()
+            && at <= now
+        {
+            self.resends.remove(&(at, sequence));
+            self.unsent.insert(sequence);
+        }
+        let overdue: Vec<ReadId> = self
+            .rounds
+            .iter()
+            .filter(|(_, round)| round.resend_at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            if let Some(round) = self.rounds.remove(&id) {
+                self.unasked.extend(round.requests);
+            }
+        }
+        answers
+    }
+
+    /// Answers everybody: the node leaves.
+    pub(crate) fn give_up_all(&mut self) -> Vec<Answered> {
+        let requests: Vec<RequestId> = self.waits.keys().copied().collect();
+        let give_up = |request| (request, self.give_up(request, Vec::new()));
+        requests.into_iter().map(give_up).collect()
+    }
+
+    fn give_up(&mut self, request: RequestId, missing: Vec<String>) -> Answer {
+        let refused = match self.waits.get(&request) {
+            Some(Wait::Proposal(sequence)) => {
+                let waiting = self.proposals.get(sequence).filter(|waiting| !waiting.in_doubt);
+                waiting.map(|waiting| waiting.refused.unwrap_or(RefuseReason::NoLeader))
+            }
+            Some(Wait::Barrier(_) | Wait::Index(..)) | None => None,
+        };
+        self.forget(request);
+        match refused {
+            Some(reason) => Answer::Refused { reason, missing },
+            None => Answer::Unknown { missing },
+        }
+    }
+
+    fn forget(&mut self, request: RequestId) {
+        match self.waits.remove(&request) {
+            Some(Wait::Proposal(sequence)) => {
+                let Some(waiting) = self.proposals.remove(&sequence) else { return };
+                self.waiting_size -= waiting.body.len();
+                self.unsent.remove(&sequence);
+                if let Some(at) = waiting.resend_at {
+                    self.resends.remove(&(at, sequence));
+                }
+                self.deadlines.remove(&(waiting.deadline, request));
+            }
+            Some(Wait::Barrier(deadline)) => {
+                self.deadlines.remove(&(deadline, request));
+            }
+            Some(Wait::Index(index, deadline)) => {
+                self.by_index.remove(&(index, request));
+                self.deadlines.remove(&(deadline, request));
+            }
+            None => {}
+        }
+    }
+
+    /// When something is due, if nothing else happens.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let resend = self.resends.first().map(|(at, _)| *at);
+        let round = self.rounds.values().map(|round| round.resend_at).min();
+        let proposals = self.unsent_pause.filter(|_| !self.unsent.is_empty());
+        let reads = self.unasked_pause.filter(|_| !self.unasked.is_empty());
+        [deadline, resend, round, proposals, reads].into_iter().flatten().min()
+    }
+}
