@@ -1,1 +1,47 @@
-//! Real clock, disk, sockets, threads and engine: drives a node
+//! Drives a node with real devices: clock, disk, sockets, threads and the on-disk engine.
+//!
+//! [`start`] puts a node together and gives a [`NodeHandle`]; [`RuntimeOptions`] says what it needs, among it a
+//! [`DataFolder`] that is locked first. [`FjallEngine`] is the engine to build the store on. All decisions are
+//! made below, in `quorate-node`: here requests meet devices, and completions find their way back.
+//!
+//! ```text
+//!   thread        does                                     waits for
+//!   <name>-node   the node: every decision                 input, or its next deadline
+//!   <name>-log    log writes and their syncs               the device
+//!   <name>-disk   allocation, reads, renames, deletes      the device
+//!   <name>-apply  the state machine, replies to clients    the engine
+//!   <name>-sync   the engine's syncs                       the device
+//!   (tokio)       streams to and from peers                the network
+//! ```
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "this is where the operating system's clock, files, sockets and threads are used"
+)]
+
+mod clock;
+mod disk;
+mod driver;
+mod engine;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
+mod files;
+mod folder;
+mod handle;
+mod inbound;
+mod machine;
+mod metrics;
+mod net;
+mod published;
+mod queue;
+mod start;
+mod stream;
+mod waiters;
+
+pub use clock::Clock;
+pub use engine::{EngineOptions, FjallEngine, FjallReader, FjallView};
+pub use folder::{DataFolder, DataFolderError, FileReader};
+pub use handle::{NodeHandle, NodeNotice, RequestError};
+pub use metrics::RuntimeMetrics;
+pub use start::{PeerListener, RuntimeOptions, StartError, start};

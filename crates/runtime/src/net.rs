@@ -1,0 +1,478 @@
+//! Streams of frames between nodes.
+//!
+//! ```text
+//!   dialler                                      listener
+//!   'Q' 'r' 0 purpose │ hello │ frame │ frame ...  ──▶
+//!                       ◀──  hello or refusal
+//! ```
+//! A pair of nodes has two connections in each direction, one a purpose, so that heartbeats never queue
+//! behind snapshots. The node's thread never waits for a stream: what it says goes into a queue that is
+//! limited in bytes, and is dropped (and counted) above it. What a stream reads waits for the node's thread
+//! up to a limit in bytes, above which the stream reads no further.
+
+use crate::inbound::Inbound;
+use crate::metrics::Counters;
+use crate::queue::Queue;
+use crate::stream::{Alive, StreamSide, StreamTask};
+use quorate_node::{StreamDirection, StreamId, StreamPurpose};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The first wait before dialling again.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// The longest wait before dialling again: a peer that returns is found within about a second.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// A stream that lived this long was no failed attempt.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Connections that may be open from peers at one time: four times what 64 members need.
+const INCOMING_MAX: usize = 512;
+
+/// The wait after the system refused to accept, for want of file handles as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The streams of a node. Dropping it closes them all.
+#[derive(Debug)]
+pub(crate) struct Net {
+    context: Context,
+    runtime: Handle,
+    /// Who is dialled; dropping a sender ends its diallers.
+    dialled: BTreeMap<String, watch::Sender<()>>,
+    /// Ends the listener.
+    listening: Option<watch::Sender<()>>,
+}
+
+/// What every task of the streams needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) queue: Arc<Queue<Inbound>>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) alive: Arc<Alive>,
+    next_stream: Arc<AtomicU64>,
+}
+
+impl Context {
+    /// Tells the node of a new stream and gives the task that carries it.
+    fn open(
+        &self,
+        socket: TcpStream,
+        direction: StreamDirection,
+        purpose: StreamPurpose,
+        stop: watch::Receiver<()>,
+    ) -> StreamTask {
+        let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        let side = Arc::new(StreamSide::new(Arc::clone(&self.counters)));
+        let opened = Inbound::Opened { stream: id, direction, purpose, side: Arc::clone(&side) };
+        self.queue.push(opened);
+        StreamTask::new(id, socket, side, self.clone(), stop)
+    }
+}
+
+impl Net {
+    /// Begins to accept streams.
+    pub(crate) fn start(
+        runtime: Handle,
+        listener: TcpListener,
+        queue: Arc<Queue<Inbound>>,
+        counters: Arc<Counters>,
+    ) -> Net {
+        let context = Context {
+            queue,
+            counters,
+            alive: Arc::default(),
+            next_stream: Arc::new(AtomicU64::new(1)),
+        };
+        let (listening, stop) = watch::channel(());
+        let alive = Alive::enter(&context.alive);
+        let accepting = accept(listener, context.clone(), stop);
+        runtime.spawn(async move {
+            accepting.await;
+            drop(alive);
+        });
+        Net { context, runtime, dialled: BTreeMap::new(), listening: Some(listening) }
+    }
+
+    /// Keeps streams of both purposes open to exactly these addresses.
+    pub(crate) fn dial(&mut self, addresses: Vec<String>) {
+        self.dialled.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            if self.dialled.contains_key(&address) {
+                continue;
+            }
+            let (running, stop) = watch::channel(());
+            for purpose in [StreamPurpose::Messages, StreamPurpose::Bulk] {
+                let alive = Alive::enter(&self.context.alive);
+                let dialling =
+                    keep_open(address.clone(), purpose, self.context.clone(), stop.clone());
+                self.runtime.spawn(async move {
+                    dialling.await;
+                    drop(alive);
+                });
+            }
+            self.dialled.insert(address, running);
+        }
+    }
+
+    /// Stops accepting and dialling, and waits until every task has ended, but no longer than `limit`.
+    pub(crate) fn stop(mut self, limit: Duration) {
+        self.listening = None;
+        self.dialled.clear();
+        self.context.alive.wait_for_none(limit);
+    }
+}
+
+/// Accepts until the other end of `stop` is dropped.
+async fn accept(listener: TcpListener, context: Context, mut stop: watch::Receiver<()>) {
+    let places = Arc::new(Semaphore::new(INCOMING_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a peer");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%address, "refused a peer: {INCOMING_MAX} connections are open");
+            continue;
+        };
+        let (context, stop) = (context.clone(), stop.clone());
+        let alive = Alive::enter(&context.alive);
+        tokio::spawn(async move {
+            incoming(socket, context, stop).await;
+            drop(place);
+            drop(alive);
+        });
+    }
+}
+
+async fn incoming(mut socket: TcpStream, context: Context, mut stop: watch::Receiver<()>) {
+    let peer = socket.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+    tune(&socket);
+    let purpose = tokio::select! {
+        purpose = crate::stream::read_preamble(&mut socket) => purpose,
+        _ = stop.changed() => return,
+    };
+    match purpose {
+        Ok(purpose) => context.open(socket, StreamDirection::Incoming, purpose, stop).run().await,
+        Err(reason) => {
+            context.counters.malformed_count.add(1);
+            tracing::warn!(peer, "refused a connection on the peer port: {reason}");
+        }
+    }
+}
+
+/// Dials again and again until the other end of `stop` is dropped.
+async fn keep_open(
+    address: String,
+    purpose: StreamPurpose,
+    context: Context,
+    mut stop: watch::Receiver<()>,
+) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let begin = Instant::now();
+        let connected = tokio::select! {
+            connected = timeout(CONNECT_TIMEOUT, connect(&address, purpose)) => connected,
+            _ = stop.changed() => return,
+        };
+        match connected {
+            Ok(Ok(socket)) => {
+                let direction = StreamDirection::Outgoing { address: address.clone() };
+                context.open(socket, direction, purpose, stop.clone()).run().await;
+            }
+            Ok(Err(error)) => tracing::debug!(address, %error, "cannot reach a peer"),
+            Err(_) => tracing::debug!(address, "a peer does not answer"),
+        }
+        if begin.elapsed() > SETTLED {
+            backoff = BACKOFF_MIN;
+        }
+        tokio::select! {
+            () = sleep(jittered(backoff)) => {}
+            _ = stop.changed() => return,
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+async fn connect(address: &str, purpose: StreamPurpose) -> std::io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
+    tune(&socket);
+    crate::stream::write_preamble(&mut socket, purpose).await?;
+    Ok(socket)
+}
+
+/// Small frames leave at once; a peer whose machine is gone is noticed even when nothing is said.
+fn tune(socket: &TcpStream) {
+    let options = socket2::SockRef::from(socket);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    let tuned = socket
+        .set_nodelay(true)
+        .and_then(|()| options.set_tcp_keepalive(&keepalive))
+        .and_then(|()| options.set_tcp_user_timeout(Some(Duration::from_secs(10))));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "cannot tune a connection");
+    }
+}
+
+/// Between half and all of a wait, so that nodes do not dial each other in step.
+fn jittered(wait: Duration) -> Duration {
+    // A new state hashes differently each time; no more randomness is needed here.
+    let random = RandomState::new().hash_one(0u8) % 1024;
+    wait / 2 + (wait / 2).mul_f64(random as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Drained;
+    use crate::stream::StreamSide;
+    use bytes::{BufMut, Bytes, BytesMut};
+    use quorate_node::NodeInput;
+    use quorate_types::{Frame, FrameKind, GroupId};
+    use std::io::{Read, Write};
+    use std::net::SocketAddr;
+
+    /// Streams of one node, and what its thread would be told.
+    struct Bench {
+        net: Net,
+        address: SocketAddr,
+        queue: Arc<Queue<Inbound>>,
+        waiting: Vec<Inbound>,
+        counters: Arc<Counters>,
+    }
+
+    impl Bench {
+        fn new(runtime: &tokio::runtime::Runtime) -> Bench {
+            let _entered = runtime.enter();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            listener.set_nonblocking(true).expect("set");
+            let listener = TcpListener::from_std(listener).expect("a socket");
+            let (queue, counters) = (Arc::new(Queue::new()), Arc::new(Counters::default()));
+            let handle = runtime.handle().clone();
+            let net = Net::start(handle, listener, Arc::clone(&queue), Arc::clone(&counters));
+            Bench { net, address, queue, waiting: Vec::new(), counters }
+        }
+
+        fn next(&mut self) -> Inbound {
+            if self.waiting.is_empty() {
+                let deadline = std::time::Instant::now() + Duration::from_secs(20);
+                let drained = self.queue.drain(&mut self.waiting, Some(deadline));
+                assert_eq!(drained, Drained::Items);
+            }
+            self.waiting.remove(0)
+        }
+
+        fn opened(&mut self) -> (StreamId, StreamPurpose, Arc<StreamSide>) {
+            match self.next() {
+                Inbound::Opened { stream, purpose, side, .. } => (stream, purpose, side),
+                other => panic!("a stream should have opened: {other:?}"),
+            }
+        }
+
+        fn closed(&mut self) -> String {
+            match self.next() {
+                Inbound::Node(NodeInput::StreamClosed { reason, .. }) => reason,
+                other => panic!("a stream should have closed: {other:?}"),
+            }
+        }
+
+        fn frame(&mut self) -> Frame {
+            match self.next() {
+                Inbound::Node(NodeInput::Frame { frame, .. }) => frame,
+                other => panic!("a frame should have come: {other:?}"),
+            }
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Runtime::new().expect("a runtime")
+    }
+
+    fn frame(kind: FrameKind, payload: Vec<u8>) -> Frame {
+        Frame { kind, group: GroupId(0), payload: Bytes::from(payload) }
+    }
+
+    fn wait_until(what: &str, mut true_now: impl FnMut() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !true_now() {
+            assert!(std::time::Instant::now() < deadline, "{what} did not come");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn frames_arrive_whole_in_order_on_streams_of_both_purposes() {
+        let runtime = runtime();
+        let (mut one, mut other) = (Bench::new(&runtime), Bench::new(&runtime));
+        one.net.dial(vec![other.address.to_string()]);
+        let sides = [one.opened(), one.opened()];
+        let (_, _, side) = sides
+            .into_iter()
+            .find(|(_, purpose, _)| *purpose == StreamPurpose::Messages)
+            .expect("one of each");
+        let mut purposes = [other.opened().1, other.opened().1];
+        purposes.sort_unstable();
+        assert_eq!(purposes, [StreamPurpose::Messages, StreamPurpose::Bulk]);
+        let sizes = [10, 0, 300_000, 5, 5_000_000, 77];
+        for (number, size) in sizes.into_iter().enumerate() {
+            side.push(frame(FrameKind::Consensus, vec![number as u8; size]));
+        }
+        side.flush();
+        for (number, size) in sizes.into_iter().enumerate() {
+            assert_eq!(other.frame().payload, vec![number as u8; size]);
+        }
+        assert_eq!(other.counters.read().received_count, sizes.len() as u64);
+        wait_until("an empty queue", || one.counters.read().send_queue_size == 0);
+        assert!(one.counters.read().send_call_count < 6, "small frames share a write");
+    }
+
+    #[test]
+    fn a_closed_stream_is_noticed_and_dialled_again() {
+        let runtime = runtime();
+        let peer = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut bench = Bench::new(&runtime);
+        bench.net.dial(vec![peer.local_addr().expect("bound").to_string()]);
+        let first = [peer.accept().expect("dialled"), peer.accept().expect("dialled")];
+        let (first_stream, ..) = bench.opened();
+        bench.opened();
+        drop(first);
+        assert_ne!(bench.closed(), "");
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        drop([peer.accept().expect("dialled again"), peer.accept().expect("dialled again")]);
+        assert!(std::time::Instant::now() < deadline);
+        let again = loop {
+            if let Inbound::Opened { stream, .. } = bench.next() {
+                break stream;
+            }
+        };
+        assert!(again > first_stream, "a new stream has a new name");
+        let begin = std::time::Instant::now();
+        bench.net.stop(Duration::from_secs(10));
+        assert!(begin.elapsed() < Duration::from_secs(9), "every task ends when asked");
+    }
+
+    #[test]
+    fn garbage_is_refused_before_the_node_hears_of_it() {
+        let runtime = runtime();
+        let bench = Bench::new(&runtime);
+        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"Qr\0\x09", &[0xff; 4096]] {
+            let refused = bench.counters.read().malformed_count;
+            let mut socket = std::net::TcpStream::connect(bench.address).expect("accepted");
+            socket.write_all(garbage).expect("written");
+            wait_until("a refusal", || bench.counters.read().malformed_count > refused);
+        }
+        assert_eq!(bench.queue.len(), 0);
+    }
+
+    /// What a peer sends after the preamble, and how the stream then ends.
+    fn check_hostile(bytes: &[u8], reason: &str) {
+        let runtime = runtime();
+        let mut bench = Bench::new(&runtime);
+        let mut socket = std::net::TcpStream::connect(bench.address).expect("accepted");
+        socket.write_all(b"Qr\0\x01").expect("written");
+        socket.write_all(bytes).expect("written");
+        bench.opened();
+        let found = bench.closed();
+        assert!(found.contains(reason), "{found}");
+        assert_eq!(bench.counters.read().malformed_count, 1);
+        // The other side sees the end of it, at once or after what it had not read.
+        drop(socket.read(&mut [0; 64]));
+    }
+
+    #[test]
+    fn hostile_frames_end_their_stream() {
+        let hello = frame(FrameKind::Hello, vec![1; 100]);
+        let mut four_gibibytes = hello.encoded_header();
+        four_gibibytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        check_hostile(&four_gibibytes, "does not match its checksum");
+
+        let mut large = BytesMut::new();
+        large.put_slice(b"Qr\x01\x01");
+        large.put_u32_le(u32::MAX);
+        large.put_slice(&[0; 12]);
+        let crc = crc32c::crc32c(&large);
+        large.put_u32_le(crc);
+        check_hostile(&large, "above the limit");
+
+        let long_hello = frame(FrameKind::Hello, vec![1; 1024 * 1024]);
+        check_hostile(&long_hello.encoded_header(), "a hello of 1048576 bytes");
+
+        let mut damaged = BytesMut::new();
+        hello.encode(&mut damaged);
+        damaged[50] ^= 1;
+        check_hostile(&damaged, "does not match its checksum");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_costs_bounded_memory_and_never_a_wait() {
+        let runtime = runtime();
+        let peer = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut bench = Bench::new(&runtime);
+        bench.net.dial(vec![peer.local_addr().expect("bound").to_string()]);
+        let _unread = [peer.accept().expect("dialled"), peer.accept().expect("dialled")];
+        let (_, _, side) = bench.opened();
+        let begin = std::time::Instant::now();
+        let message = frame(FrameKind::Consensus, vec![0; 64 * 1024]);
+        for _ in 0..4096 {
+            side.push(message.clone());
+            side.flush();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "pushing never waits");
+        let counters = bench.counters.read();
+        assert!(counters.dropped_count > 3000, "{counters:?}");
+        assert!(counters.send_queue_size <= 33 * 1024 * 1024, "{counters:?}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_keep_up_stops_the_reading() {
+        let runtime = runtime();
+        let mut bench = Bench::new(&runtime);
+        let mut socket = std::net::TcpStream::connect(bench.address).expect("accepted");
+        socket.write_all(b"Qr\0\x01").expect("written");
+        let (_, _, side) = bench.opened();
+        let mut hello = BytesMut::new();
+        frame(FrameKind::Hello, vec![1; 10]).encode(&mut hello);
+        socket.write_all(&hello).expect("written");
+        let hello = bench.frame();
+        side.handled(&hello);
+
+        const COUNT: usize = 100;
+        let writer = std::thread::spawn(move || {
+            let mut bytes = BytesMut::new();
+            frame(FrameKind::Bulk, vec![7; 1024 * 1024]).encode(&mut bytes);
+            (0..COUNT).for_each(|_| socket.write_all(&bytes).expect("written"));
+            socket
+        });
+        wait_until("a full queue", || bench.counters.read().received_count > 32);
+        let received = bench.counters.read().received_count;
+        assert!(received < COUNT as u64 / 2, "the reading should have stopped: {received}");
+        for _ in 0..COUNT {
+            let frame = bench.frame();
+            assert_eq!(frame.payload.len(), 1024 * 1024);
+            side.handled(&frame);
+        }
+        drop(writer.join().expect("everything was read in the end"));
+    }
+}
