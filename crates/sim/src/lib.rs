@@ -1,1 +1,31 @@
-//! A simulated world that drives the production node, log and store
+//! A simulated world that drives the production node, log and store.
+//!
+//! [`run()`] turns a seed into an [`Outcome`]: three production nodes with their stores in one thread, under a virtual clock,
+//! a network that loses, reorders and repeats ([`network`]), disks that know live bytes from durable ones ([`disk`]) and
+//! engines that lose unsynced batches. Each seed draws its own mix of faults ([`swarm`]); clients work on registers
+//! ([`client`]); at the end everything is healed and progress is demanded. What must hold is in [`checkers`], one
+//! promise a file; what is broken on purpose to see that they notice, in [`mutants`].
+//!
+//! A failing seed is replayed with `cargo xtask sim --seed N --trace`.
+
+mod calls;
+pub mod checkers;
+pub mod client;
+pub mod dice;
+pub mod disk;
+mod engine;
+mod faults;
+mod finale;
+pub mod history;
+mod machine;
+pub mod mutants;
+pub mod network;
+mod process;
+pub mod report;
+mod run;
+pub mod swarm;
+pub mod trace;
+mod world;
+
+pub use run::{Outcome, run};
+pub use world::{Options, PROCESS_COUNT, World};

@@ -1,0 +1,276 @@
+//! Linearizability of registers by search, without any witness.
+//!
+//! Wing and Gong 1993, with the memory of Lowe 2017 ("Testing for linearizability"): walk the list of calls and returns, try
+//! to let each call that is under way take effect next, and never look twice at the same set of effects with the same
+//! value. Registers are judged one by one, because linearizability is local (Herlihy and Wing 1990, theorem 1). A call
+//! with an unknown outcome may take effect at any time after it, or never.
+
+use super::Violation;
+use crate::history::{Call, History, Key, Moment, Operation, Outcome, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most steps of the search for one register: above it the history counts as rejected, because a judge that gives
+/// up has not acquitted. Honest histories need about two steps an operation.
+const STEP_COUNT_MAX: u64 = 5_000_000;
+
+/// What a call does to one register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// It holds this from now on.
+    Write(Value),
+    /// It holds exactly this.
+    Read(Option<Value>),
+    /// It held the first and holds the second from now on.
+    Swap(Option<Value>, Value),
+    /// It held anything else than this.
+    Differs(Option<Value>, Option<Value>),
+}
+
+/// One call as seen by one register.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// What it does.
+    action: Action,
+    /// When it was called.
+    called: Moment,
+    /// When it returned; `None` when it may take effect at any later time, or never.
+    returned: Option<Moment>,
+}
+
+impl Action {
+    /// The value afterwards; `None` when the action is impossible on this value.
+    fn apply(self, held: Option<Value>) -> Option<Option<Value>> {
+        match self {
+            Action::Write(value) => Some(Some(value)),
+            Action::Read(expected) => (expected == held).then_some(held),
+            Action::Swap(expected, value) => (expected == held).then_some(Some(value)),
+            Action::Differs(expected, found) => (expected != held && found == held).then_some(held),
+        }
+    }
+}
+
+/// Checks every register of a history.
+///
+/// # Errors
+/// When a register has no legal order, or none was found within the bound.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let registers = split(history);
+    registers.into_iter().try_for_each(|(key, steps)| check_register(key, steps))
+}
+
+fn violation(seen: String) -> Violation {
+    Violation { promise: "linearizable", seen }
+}
+
+/// The calls of each register.
+fn split(history: &History) -> BTreeMap<Key, Vec<Step>> {
+    let seen = values_seen(history);
+    let mut keys: BTreeSet<Key> = BTreeSet::new();
+    for operation in &history.operations {
+        match operation.call {
+            Call::Put { key, .. } | Call::Swap { key, .. } | Call::Get { key } => {
+                keys.insert(key);
+            }
+            Call::Scan => {}
+        }
+    }
+    let mut registers: BTreeMap<Key, Vec<Step>> = BTreeMap::new();
+    for operation in &history.operations {
+        for (key, action) in actions(operation, &keys) {
+            let returned = (operation.outcome != Outcome::Unknown).then_some(operation.ended);
+            // A write of unknown outcome that nobody ever saw may as well not have happened: leaving it out changes no
+            // other answer, and each one left in can double the search.
+            let unseen = operation.call.write().is_some_and(|(_, value)| !seen.contains(&value));
+            if returned.is_none() && unseen {
+                continue;
+            }
+            registers.entry(key).or_default().push(Step {
+                action,
+                called: operation.called,
+                returned,
+            });
+        }
+    }
+    registers
+}
+
+fn values_seen(history: &History) -> BTreeSet<Value> {
+    let mut seen = BTreeSet::new();
+    for operation in &history.operations {
+        match (&operation.outcome, operation.call) {
+            (Outcome::Got(_, found) | Outcome::NotWritten(_, found), _) => {
+                seen.extend(found.map(|found| found.value));
+            }
+            (Outcome::Scanned(_, all), _) => seen.extend(all.values().map(|found| found.value)),
+            (Outcome::Written(_), Call::Swap { expected, .. }) => seen.extend(expected),
+            (Outcome::Unknown, Call::Swap { expected, .. }) => seen.extend(expected),
+            (Outcome::Written(_) | Outcome::Refused | Outcome::Unknown, _) => {}
+        }
+    }
+    seen
+}
+
+fn actions(operation: &Operation, keys: &BTreeSet<Key>) -> Vec<(Key, Action)> {
+    match (&operation.outcome, operation.call) {
+        (Outcome::Written(_) | Outcome::Unknown, Call::Put { key, value }) => {
+            vec![(key, Action::Write(value))]
+        }
+        (Outcome::Written(_) | Outcome::Unknown, Call::Swap { key, expected, value }) => {
+            vec![(key, Action::Swap(expected, value))]
+        }
+        (Outcome::NotWritten(_, found), Call::Swap { key, expected, .. }) => {
+            vec![(key, Action::Differs(expected, found.map(|found| found.value)))]
+        }
+        (Outcome::Got(_, found), Call::Get { key }) => {
+            vec![(key, Action::Read(found.map(|found| found.value)))]
+        }
+        (Outcome::Scanned(_, all), _) => keys
+            .iter()
+            .map(|key| (*key, Action::Read(all.get(key).map(|found| found.value))))
+            .collect(),
+        (
+            Outcome::Written(_)
+            | Outcome::NotWritten(..)
+            | Outcome::Got(..)
+            | Outcome::Refused
+            | Outcome::Unknown,
+            _,
+        ) => Vec::new(),
+    }
+}
+
+/// A place in the list of events: the call or the return of a step.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// Which step.
+    step: usize,
+    /// Whether this is the return.
+    is_return: bool,
+    /// The place before, by position in the arena; the head is 0.
+    previous: usize,
+    /// The place after; 0 at the end.
+    next: usize,
+}
+
+/// The events in order, as a list from which the two places of a step can be lifted and put back in constant time.
+struct Events {
+    /// The places; the first is the head.
+    nodes: Vec<Node>,
+    /// The places of call and return of each step; 0 where there is no return.
+    places: Vec<(usize, usize)>,
+}
+
+impl Events {
+    fn new(steps: &[Step]) -> Events {
+        let mut order: Vec<(Moment, usize, bool)> = Vec::with_capacity(steps.len() * 2);
+        for (number, step) in steps.iter().enumerate() {
+            order.push((step.called, number, false));
+            if let Some(returned) = step.returned {
+                order.push((returned, number, true));
+            }
+        }
+        order.sort_unstable();
+        let mut nodes = vec![Node { step: usize::MAX, is_return: false, previous: 0, next: 0 }];
+        let mut places = vec![(0, 0); steps.len()];
+        for (_, step, is_return) in order {
+            let place = nodes.len();
+            nodes[place - 1].next = place;
+            nodes.push(Node { step, is_return, previous: place - 1, next: 0 });
+            if is_return {
+                places[step].1 = place;
+            } else {
+                places[step].0 = place;
+            }
+        }
+        Events { nodes, places }
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let Node { previous, next, .. } = self.nodes[place];
+        self.nodes[previous].next = next;
+        if next != 0 {
+            self.nodes[next].previous = previous;
+        }
+    }
+
+    fn relink(&mut self, place: usize) {
+        let Node { previous, next, .. } = self.nodes[place];
+        self.nodes[previous].next = place;
+        if next != 0 {
+            self.nodes[next].previous = place;
+        }
+    }
+
+    fn lift(&mut self, step: usize) {
+        let (call, returned) = self.places[step];
+        self.unlink(call);
+        if returned != 0 {
+            self.unlink(returned);
+        }
+    }
+
+    fn put_back(&mut self, step: usize) {
+        let (call, returned) = self.places[step];
+        if returned != 0 {
+            self.relink(returned);
+        }
+        self.relink(call);
+    }
+}
+
+/// Which steps have taken effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Effects(Vec<u64>);
+
+impl Effects {
+    fn flip(&mut self, step: usize) {
+        self.0[step / 64] ^= 1 << (step % 64);
+    }
+}
+
+fn check_register(key: Key, steps: Vec<Step>) -> Result<(), Violation> {
+    let mut events = Events::new(&steps);
+    let mut effects = Effects(vec![0; steps.len().div_ceil(64)]);
+    let mut seen: BTreeSet<(Effects, Option<Value>)> = BTreeSet::new();
+    let mut taken: Vec<(usize, Option<Value>)> = Vec::new();
+    let mut held: Option<Value> = None;
+    let mut waiting = steps.iter().filter(|step| step.returned.is_some()).count();
+    let mut place = events.nodes[0].next;
+    let mut deepest = 0;
+    for _ in 0..STEP_COUNT_MAX {
+        if waiting == 0 {
+            return Ok(());
+        }
+        let node = events.nodes[place];
+        if place != 0 && !node.is_return {
+            if let Some(after) = steps[node.step].action.apply(held) {
+                effects.flip(node.step);
+                if seen.insert((effects.clone(), after)) {
+                    taken.push((node.step, held));
+                    held = after;
+                    waiting -= usize::from(steps[node.step].returned.is_some());
+                    events.lift(node.step);
+                    deepest = deepest.max(taken.len());
+                    place = events.nodes[0].next;
+                    continue;
+                }
+                effects.flip(node.step);
+            }
+            place = node.next;
+            continue;
+        }
+        // A return whose call has not taken effect, or the end: the last effect was a wrong choice.
+        let Some((step, before)) = taken.pop() else {
+            let count = steps.len();
+            return Err(violation(format!(
+                "{key} has no legal order: of {count} calls at most {deepest} fit together"
+            )));
+        };
+        held = before;
+        effects.flip(step);
+        waiting += usize::from(steps[step].returned.is_some());
+        events.put_back(step);
+        place = events.nodes[events.places[step].0].next;
+    }
+    Err(violation(format!("{key}: no legal order was found in {STEP_COUNT_MAX} steps")))
+}

@@ -1,0 +1,150 @@
+//! Order: what a node says of itself never contradicts itself, and never goes back without a reason.
+//!
+//! C4 and C5 of the common invariants: within a life epoch, commit, applied and synced only rise; over a restart the epoch
+//! and what was synced in the engine stay; at any time synced ≤ applied ≤ committed and durable ≤ last.
+
+use super::Violation;
+use quorate_consensus::Status;
+use quorate_types::{Epoch, Index};
+
+/// What one replica has said of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// The latest status of this life.
+    latest: Option<Seen>,
+    /// The highest index that was ever reported as synced in the engine.
+    synced: Index,
+}
+
+/// What must not go back within a life.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The epoch.
+    epoch: Epoch,
+    /// The commit index.
+    committed: Index,
+    /// The applied index.
+    applied: Index,
+    /// The index synced in the engine.
+    synced: Index,
+}
+
+impl Order {
+    /// The process starts anew: what it knew in memory only may be gone.
+    pub fn on_restart(&mut self) {
+        self.latest = None;
+    }
+
+    /// The engine opened with this much applied.
+    ///
+    /// # Errors
+    /// When it is less than was synced.
+    pub fn on_open(&mut self, applied: Index) -> Result<(), Violation> {
+        if applied < self.synced {
+            return Err(violation(format!(
+                "the engine opened at index {applied}, but {} was synced",
+                self.synced
+            )));
+        }
+        Ok(())
+    }
+
+    /// The replica shows its status.
+    ///
+    /// # Errors
+    /// When something went back, or stands in the wrong order.
+    pub fn on_status(&mut self, status: &Status) -> Result<(), Violation> {
+        let seen = Seen {
+            epoch: status.epoch,
+            committed: status.committed,
+            applied: status.applied,
+            synced: status.synced,
+        };
+        let ordered = status.synced <= status.applied
+            && status.applied <= status.committed
+            && status.durable <= status.last.index
+            && status.applied <= status.durable;
+        if !ordered {
+            return Err(violation(format!("{status} synced={}", status.synced)));
+        }
+        if let Some(latest) = self.latest {
+            let back = seen.epoch.number < latest.epoch.number
+                || seen.committed < latest.committed
+                || seen.applied < latest.applied
+                || seen.synced < latest.synced;
+            if back {
+                return Err(violation(format!("{status} after {latest:?}")));
+            }
+        }
+        self.latest = Some(seen);
+        self.synced = self.synced.max(status.synced);
+        Ok(())
+    }
+}
+
+fn violation(seen: String) -> Violation {
+    Violation { promise: "order", seen }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_consensus::{Metrics, RoleName};
+    use quorate_types::{Configuration, GroupId, NodeId, Position};
+
+    fn status(number: u64, indices: [u64; 5]) -> Status {
+        let epoch = Epoch::new(number, NodeId(1));
+        let [synced, applied, committed, durable, last] = indices.map(Index);
+        Status {
+            group: GroupId(0),
+            node: NodeId(1),
+            role: RoleName::Follower,
+            epoch,
+            leader: None,
+            last: Position::new(last, epoch),
+            durable,
+            committed,
+            applied,
+            synced,
+            configuration: Configuration::default(),
+            peers: std::collections::BTreeMap::new(),
+            why_not: None,
+            metrics: Metrics::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_goes_back_within_a_life() {
+        let check = |second: Status, legal: bool| {
+            let mut order = Order::default();
+            assert_eq!(order.on_status(&status(2, [1, 2, 3, 4, 5])), Ok(()));
+            assert_eq!(order.on_status(&second).is_ok(), legal, "{second}");
+        };
+        check(status(2, [1, 2, 3, 4, 5]), true);
+        check(status(3, [1, 2, 3, 3, 3]), true);
+        check(status(1, [1, 2, 3, 4, 5]), false);
+        check(status(2, [1, 2, 2, 4, 5]), false);
+        check(status(2, [1, 1, 3, 4, 5]), false);
+        check(status(2, [0, 2, 3, 4, 5]), false);
+    }
+
+    #[test]
+    fn one_status_is_ordered_in_itself() {
+        let legal = |indices| Order::default().on_status(&status(1, indices)).is_ok();
+        assert!(legal([1, 1, 1, 1, 1]));
+        assert!(!legal([2, 1, 3, 4, 5]));
+        assert!(!legal([1, 3, 2, 4, 5]));
+        assert!(!legal([1, 2, 3, 6, 5]));
+        assert!(!legal([1, 3, 3, 2, 5]), "applied what is not durable here");
+    }
+
+    #[test]
+    fn a_restart_forgets_memory_but_not_what_was_synced() {
+        let mut order = Order::default();
+        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5])), Ok(()));
+        order.on_restart();
+        assert!(order.on_open(Index(2)).is_err());
+        assert_eq!(order.on_open(Index(3)), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 3, 3, 5, 5])), Ok(()));
+    }
+}

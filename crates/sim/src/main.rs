@@ -1,0 +1,230 @@
+//! `cargo xtask sim`: runs seeds of the simulated world and says what broke.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    reason = "a command line tool speaks to its user and measures its own speed"
+)]
+
+use clap::Parser;
+use quorate_sim::mutants::Mutant;
+use quorate_sim::report::Summary;
+use quorate_sim::trace::Verbosity;
+use quorate_sim::{Options, Outcome, run};
+use std::cell::Cell;
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// One seed in so many is run twice, and both runs must leave the same trace.
+const REPEATED_EVERY: u64 = 20;
+
+/// How often a long run says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs the production node, log and store in a simulated world that tries to break them.
+#[derive(Parser)]
+#[command(name = "quorate-sim", bin_name = "cargo xtask sim")]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Run this seed only.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
+    /// Print the trace of the seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Break this on purpose and run seeds until one notices: ack-before-sync, vote-before-sync, purge-past-synced,
+    /// stale-read.
+    #[arg(long, value_parser = parse_mutant)]
+    mutant: Option<Mutant>,
+    /// How long clients work under faults in each seed, in virtual seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many seeds run at once; by default as many as there are processors.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Go on after a seed failed.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn parse_mutant(name: &str) -> Result<Mutant, String> {
+    let known = || Mutant::ALL.map(Mutant::name).join(", ");
+    Mutant::from_name(name).ok_or_else(|| format!("no such mutant; there are {}", known()))
+}
+
+thread_local! {
+    /// The seed that this thread runs, for the last words of a panic.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mutant = arguments.mutant;
+    std::panic::set_hook(Box::new(move |panic| {
+        // Where a panic unwinds, the run reports it; where it aborts, these are the last words.
+        if cfg!(panic = "abort") {
+            let seed = SEED.get();
+            eprintln!("seed {seed} failed: {panic}\n{}", replay_line(seed, mutant));
+        }
+    }));
+    match (arguments.seed, arguments.mutant) {
+        (Some(seed), _) => run_one(seed, &arguments),
+        (None, Some(mutant)) => hunt(mutant, &arguments),
+        (None, None) => run_many(&arguments),
+    }
+}
+
+fn options(arguments: &Arguments, verbosity: Verbosity) -> Options {
+    let work = Duration::from_secs(arguments.seconds);
+    Options { work, verbosity, mutant: arguments.mutant }
+}
+
+fn run_seed(seed: u64, options: Options) -> Outcome {
+    SEED.set(seed);
+    run(seed, options)
+}
+
+fn run_one(seed: u64, arguments: &Arguments) -> ExitCode {
+    let verbosity = if arguments.trace { Verbosity::Full } else { Verbosity::Recent };
+    let outcome = run_seed(seed, options(arguments, verbosity));
+    if arguments.trace {
+        outcome.lines.iter().for_each(|line| println!("{line}"));
+    }
+    println!("seed {seed}: {}", outcome.mix);
+    println!("trace {:016x}, {} steps", outcome.trace_hash, outcome.counts.step_count);
+    let failed = outcome.violation.is_some();
+    if failed && !arguments.trace {
+        outcome.lines.iter().for_each(|line| println!("{line}"));
+    }
+    if let Some(violation) = &outcome.violation {
+        println!("seed {seed} failed: {violation}");
+    }
+    let mut summary = Summary::default();
+    summary.add(outcome.counts);
+    print!("{summary}");
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What the threads of a run share.
+struct Progress {
+    /// The next seed.
+    next: AtomicU64,
+    /// Whether a seed failed, so that no other is begun.
+    stop: AtomicBool,
+    /// What came of the seeds so far.
+    results: Mutex<Results>,
+}
+
+/// What came of the seeds so far.
+#[derive(Default)]
+struct Results {
+    /// Their numbers.
+    summary: Summary,
+    /// Those that failed.
+    failed: Vec<Outcome>,
+    /// Seeds whose second run left another trace.
+    unstable: Vec<u64>,
+}
+
+fn run_many(arguments: &Arguments) -> ExitCode {
+    let began = Instant::now();
+    let progress = Progress {
+        next: AtomicU64::new(arguments.first),
+        stop: AtomicBool::new(false),
+        results: Mutex::new(Results::default()),
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.unwrap_or(processors).max(1) {
+            scope.spawn(|| work(arguments, &progress, began));
+        }
+    });
+    let results = progress.results.into_inner().expect("no thread panicked");
+    report(&results, arguments, began.elapsed())
+}
+
+fn work(arguments: &Arguments, progress: &Progress, began: Instant) {
+    let end = arguments.first + arguments.seeds;
+    let options = options(arguments, Verbosity::Quiet);
+    let mut spoke = Instant::now();
+    loop {
+        let seed = progress.next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end || progress.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let outcome = run_seed(seed, options);
+        let repeated = seed.is_multiple_of(REPEATED_EVERY).then(|| run_seed(seed, options));
+        let mut results = progress.results.lock().expect("no thread panics with it");
+        if repeated.is_some_and(|again| again.trace_hash != outcome.trace_hash) {
+            results.unstable.push(seed);
+        }
+        results.summary.add(outcome.counts.clone());
+        if let Some(violation) = &outcome.violation {
+            eprintln!("seed {seed} failed: {violation}");
+            progress.stop.fetch_or(!arguments.keep_going, Ordering::Relaxed);
+            results.failed.push(outcome);
+        }
+        let done = results.summary.run_count();
+        drop(results);
+        if spoke.elapsed() >= PROGRESS_INTERVAL {
+            spoke = Instant::now();
+            let seconds = began.elapsed().as_secs();
+            eprintln!("{done} of {} seeds in {seconds} s", arguments.seeds);
+        }
+    }
+}
+
+fn report(results: &Results, arguments: &Arguments, elapsed: Duration) -> ExitCode {
+    print!("{}", results.summary);
+    let (seed_count, elapsed) = (results.summary.run_count(), elapsed.as_secs_f64());
+    let virtual_seconds = results.summary.virtual_nanos() as f64 / 1e9;
+    let speed = virtual_seconds / elapsed.max(1e-3);
+    println!("{seed_count} seeds in {elapsed:.1} s, {speed:.0} × real time");
+    for seed in &results.unstable {
+        println!("seed {seed} left two different traces: something in it is not deterministic");
+    }
+    for outcome in &results.failed {
+        let violation = outcome.violation.as_ref().expect("it failed");
+        println!("seed {} failed: {violation}\n  mix: {}", outcome.seed, outcome.mix);
+        println!("  {}", replay_line(outcome.seed, arguments.mutant));
+    }
+    if seed_count == 0 {
+        println!("no seed was run: that proves nothing");
+    }
+    if seed_count == 0 || !results.failed.is_empty() || !results.unstable.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    println!("no promise was broken");
+    ExitCode::SUCCESS
+}
+
+/// Runs seeds until one kills the mutant.
+fn hunt(mutant: Mutant, arguments: &Arguments) -> ExitCode {
+    let options = options(arguments, Verbosity::Quiet);
+    for seed in arguments.first..arguments.first + arguments.seeds {
+        let outcome = run_seed(seed, options);
+        if let Some(violation) = outcome.violation {
+            println!("{mutant} is killed by seed {seed}: {violation}");
+            println!("{}", replay_line(seed, Some(mutant)));
+            return ExitCode::SUCCESS;
+        }
+    }
+    println!("{mutant} survives {} seeds", arguments.seeds);
+    ExitCode::FAILURE
+}
+
+fn replay_line(seed: u64, mutant: Option<Mutant>) -> String {
+    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok();
+    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+    let commit = commit.as_deref().map_or("unknown", str::trim);
+    let mutant = mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
+    format!("commit {commit}, replay: cargo xtask sim --seed {seed}{mutant} --trace")
+}

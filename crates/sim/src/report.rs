@@ -1,0 +1,121 @@
+//! Numbers of one run, and of many.
+
+use crate::network::NetworkCounts;
+use crate::swarm::FaultKind;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What happened in one run, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How long it took in virtual time.
+    pub virtual_nanos: u64,
+    /// Steps of the trace.
+    pub step_count: u64,
+    /// Calls that clients made.
+    pub operation_count: u64,
+    /// Of these, calls whose outcome is known and was no refusal.
+    pub completed_count: u64,
+    /// How many epochs had a leader.
+    pub leader_count: u64,
+    /// Faults that struck, by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Crashes of a process, power losses among them.
+    pub crash_count: u64,
+    /// Power losses while bytes of the log were not synced.
+    pub unsynced_crash_count: u64,
+    /// Writes of which a part survived a power loss.
+    pub torn_count: u64,
+    /// Batches of the engine that crashes took back.
+    pub lost_batch_count: u64,
+    /// Snapshots that took the place of a log.
+    pub snapshot_count: u64,
+    /// Claims that were compared with the durable half of the disk when they were sent.
+    pub claim_count: u64,
+    /// What became of frames.
+    pub frames: NetworkCounts,
+}
+
+/// The numbers of many runs.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Those of each run.
+    runs: Vec<Counts>,
+}
+
+impl Summary {
+    /// Adds a run.
+    pub fn add(&mut self, counts: Counts) {
+        self.runs.push(counts);
+    }
+
+    /// How many runs there were.
+    #[must_use]
+    pub fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// All virtual time.
+    #[must_use]
+    pub fn virtual_nanos(&self) -> u64 {
+        self.runs.iter().map(|run| run.virtual_nanos).sum()
+    }
+
+    fn row(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: &str,
+        of: impl Fn(&Counts) -> u64,
+    ) -> fmt::Result {
+        let mut values: Vec<u64> = self.runs.iter().map(of).collect();
+        values.sort_unstable();
+        let at = |percent: usize| values[(values.len() - 1) * percent / 100];
+        let sum: u64 = values.iter().sum();
+        let with = values.iter().filter(|value| **value > 0).count();
+        writeln!(
+            f,
+            "  {name:<28} {sum:>10} {:>8} {:>8} {:>8} {:>8} {with:>8}",
+            at(0),
+            at(50),
+            at(90),
+            at(100)
+        )
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.runs.is_empty() {
+            return f.write_str("no seed was run\n");
+        }
+        let heads = ["sum", "min", "median", "p90", "max", "seeds"];
+        write!(f, "  {:<28}", "per seed")?;
+        for (number, head) in heads.iter().enumerate() {
+            let width = if number == 0 { 10 } else { 8 };
+            write!(f, " {head:>width$}")?;
+        }
+        writeln!(f)?;
+        self.row(f, "virtual seconds", |run| run.virtual_nanos / 1_000_000_000)?;
+        self.row(f, "calls", |run| run.operation_count)?;
+        self.row(f, "completed calls", |run| run.completed_count)?;
+        self.row(f, "kinds of fault", |run| run.faults.len() as u64)?;
+        self.row(f, "faults", |run| run.faults.values().sum())?;
+        for kind in FaultKind::ALL {
+            let name = format!("- {}", kind.name());
+            self.row(f, &name, |run| run.faults.get(&kind).copied().unwrap_or(0))?;
+        }
+        self.row(f, "leaders", |run| run.leader_count)?;
+        self.row(f, "crashes", |run| run.crash_count)?;
+        self.row(f, "crashes with unsynced bytes", |run| run.unsynced_crash_count)?;
+        self.row(f, "torn writes", |run| run.torn_count)?;
+        self.row(f, "engine batches lost", |run| run.lost_batch_count)?;
+        self.row(f, "snapshots installed", |run| run.snapshot_count)?;
+        self.row(f, "frames", |run| run.frames.sent)?;
+        self.row(f, "- lost", |run| run.frames.lost)?;
+        self.row(f, "- twice", |run| run.frames.duplicated)?;
+        self.row(f, "- late", |run| run.frames.delayed)?;
+        self.row(f, "- replayed", |run| run.frames.replayed)?;
+        self.row(f, "claims checked on disk", |run| run.claim_count)?;
+        self.row(f, "steps", |run| run.step_count)
+    }
+}

@@ -1,0 +1,296 @@
+//! What one seed is made of. Each seed draws its own mix: some faults often, some never (Groce et al. 2012, "Swarm
+//! testing"), because a bug may need one kind of fault without another in its way.
+
+use crate::dice::{Dice, PartsPerMillion};
+use crate::network::Weather;
+use quorate_consensus::{Limits, Timing};
+use quorate_log::LogOptions;
+use std::fmt;
+use std::time::Duration;
+
+/// One kind of thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// A process dies, its system lives.
+    Kill,
+    /// One machine loses power.
+    PowerLoss,
+    /// All machines lose power at once.
+    Blackout,
+    /// A process leaves cleanly and comes back.
+    Restart,
+    /// A machine is cut off from all others.
+    Isolation,
+    /// One direction of one link is cut.
+    OneWayCut,
+    /// The streams between two machines break.
+    BrokenStreams,
+    /// A process stands still.
+    Pause,
+    /// A write of a disk fails.
+    WriteError,
+    /// A sync of a disk fails.
+    SyncError,
+    /// A disk stands still.
+    DiskStall,
+    /// An operator moves leadership.
+    Transfer,
+    /// An operator makes a replica campaign.
+    Campaign,
+}
+
+impl FaultKind {
+    /// Every kind, in the order of reports.
+    pub const ALL: [FaultKind; 13] = [
+        FaultKind::Kill,
+        FaultKind::PowerLoss,
+        FaultKind::Blackout,
+        FaultKind::Restart,
+        FaultKind::Isolation,
+        FaultKind::OneWayCut,
+        FaultKind::BrokenStreams,
+        FaultKind::Pause,
+        FaultKind::WriteError,
+        FaultKind::SyncError,
+        FaultKind::DiskStall,
+        FaultKind::Transfer,
+        FaultKind::Campaign,
+    ];
+
+    /// Its name in traces and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::Kill => "kill",
+            FaultKind::PowerLoss => "power-loss",
+            FaultKind::Blackout => "blackout",
+            FaultKind::Restart => "restart",
+            FaultKind::Isolation => "isolation",
+            FaultKind::OneWayCut => "one-way-cut",
+            FaultKind::BrokenStreams => "broken-streams",
+            FaultKind::Pause => "pause",
+            FaultKind::WriteError => "write-error",
+            FaultKind::SyncError => "sync-error",
+            FaultKind::DiskStall => "disk-stall",
+            FaultKind::Transfer => "transfer",
+            FaultKind::Campaign => "campaign",
+        }
+    }
+}
+
+/// One kind of fault and how often it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultRate {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// The mean time from one to the next.
+    pub interval: Duration,
+}
+
+/// How long disks take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpeed {
+    /// The shortest time of a request.
+    pub latency_min: Duration,
+    /// The longest.
+    pub latency_max: Duration,
+    /// How many writes take much longer.
+    pub slow: PartsPerMillion,
+    /// How long those take at most.
+    pub slow_max: Duration,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// How many clients there are.
+    pub client_count: usize,
+    /// How many registers they share.
+    pub register_count: u32,
+    /// The longest time a client thinks before its next call.
+    pub think_max: Duration,
+    /// How many calls follow the one before without thinking.
+    pub hurry: PartsPerMillion,
+    /// How many calls read one register.
+    pub get: PartsPerMillion,
+    /// How many read all.
+    pub scan: PartsPerMillion,
+    /// How many swap.
+    pub swap: PartsPerMillion,
+    /// How long a client waits for an answer, at most.
+    pub patience_max: Duration,
+}
+
+/// Everything that a seed draws before it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// What befalls frames.
+    pub weather: Weather,
+    /// How long disks take.
+    pub disk: DiskSpeed,
+    /// The longest time of one request to a state machine.
+    pub machine_latency_max: Duration,
+    /// The longest time from an input to the wake-up that handles it.
+    pub wake_latency_max: Duration,
+    /// What strikes, and how often.
+    pub faults: Vec<FaultRate>,
+    /// Whether faults begin before the cluster is formed.
+    pub early: bool,
+    /// What clients do.
+    pub workload: Workload,
+    /// Bounds of the replicas.
+    pub limits: Limits,
+    /// Bounds of the logs.
+    pub log: LogOptions,
+    /// How long things take.
+    pub timing: Timing,
+}
+
+impl Mix {
+    /// Draws a mix.
+    #[must_use]
+    pub fn draw(seed: u64) -> Mix {
+        let mut dice = Dice::new(seed, "mix");
+        let dice = &mut dice;
+        Mix {
+            weather: weather(dice),
+            disk: disk_speed(dice),
+            machine_latency_max: micros(dice, &[50, 500, 5_000]),
+            wake_latency_max: micros(dice, &[5, 50, 500]),
+            faults: faults(dice),
+            early: dice.chance(150_000),
+            workload: workload(dice),
+            limits: limits(dice),
+            log: log_options(dice),
+            timing: Timing::default(),
+        }
+    }
+}
+
+fn pick<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {
+    choices[dice.position(choices.len())]
+}
+
+fn micros(dice: &mut Dice, choices: &[u64]) -> Duration {
+    Duration::from_micros(pick(dice, choices))
+}
+
+fn millis(dice: &mut Dice, choices: &[u64]) -> Duration {
+    Duration::from_millis(pick(dice, choices))
+}
+
+fn weather(dice: &mut Dice) -> Weather {
+    if dice.chance(250_000) {
+        return Weather::fair();
+    }
+    Weather {
+        latency_min: Duration::from_micros(50),
+        latency_max: micros(dice, &[200, 1_000, 5_000, 30_000]),
+        loss: pick(dice, &[0, 0, 1_000, 10_000, 50_000]),
+        duplication: pick(dice, &[0, 0, 10_000, 50_000]),
+        delay: pick(dice, &[0, 0, 10_000, 50_000]),
+        delay_max: millis(dice, &[20, 200, 3_000]),
+        replay: pick(dice, &[0, 200_000, 1_000_000]),
+    }
+}
+
+fn disk_speed(dice: &mut Dice) -> DiskSpeed {
+    DiskSpeed {
+        latency_min: Duration::from_micros(50),
+        latency_max: micros(dice, &[200, 1_000, 5_000, 20_000]),
+        slow: pick(dice, &[0, 1_000, 20_000]),
+        slow_max: millis(dice, &[50, 500]),
+    }
+}
+
+fn faults(dice: &mut Dice) -> Vec<FaultRate> {
+    let mut faults = Vec::new();
+    for kind in FaultKind::ALL {
+        if dice.chance(450_000) {
+            faults
+                .push(FaultRate { kind, interval: millis(dice, &[4_000, 8_000, 15_000, 30_000]) });
+        }
+    }
+    faults
+}
+
+fn workload(dice: &mut Dice) -> Workload {
+    Workload {
+        client_count: pick(dice, &[3, 5, 8]),
+        register_count: pick(dice, &[1, 3, 10]),
+        think_max: millis(dice, &[600, 1_000]),
+        hurry: pick(dice, &[0, 200_000, 500_000]),
+        get: pick(dice, &[200_000, 400_000]),
+        scan: pick(dice, &[0, 50_000]),
+        swap: pick(dice, &[0, 100_000, 300_000]),
+        patience_max: millis(dice, &[1_500, 4_000]),
+    }
+}
+
+fn limits(dice: &mut Dice) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        window_size_max: pick(dice, &[2_000, 20_000, defaults.window_size_max]),
+        append_size_max: pick(dice, &[1_000, 10_000, defaults.append_size_max]),
+        uncommitted_size_max: pick(dice, &[20_000, defaults.uncommitted_size_max]),
+        unapplied_count_max: pick(dice, &[100, defaults.unapplied_count_max]),
+        tail_size_max: pick(dice, &[1_000, 50_000, defaults.tail_size_max]),
+        apply_count_max: pick(dice, &[1, 7, defaults.apply_count_max]),
+        retained_count: pick(dice, &[0, 10, 100, defaults.retained_count]),
+        purge_count_min: pick(dice, &[1, 10, 50]),
+        digest_interval: pick(dice, &[1, 16, 64]),
+    }
+}
+
+fn log_options(dice: &mut Dice) -> LogOptions {
+    LogOptions {
+        segment_size: pick(dice, &[32, 64, 256]) * 1024,
+        cache_size_max: pick(dice, &[0, 4_000, 1_000_000]),
+        read_size_max: pick(dice, &[1_000, 100_000]),
+        batch_size_max: pick(dice, &[2_000, 100_000]),
+        reserve_count: pick(dice, &[0, 1]),
+        zero_recycled: dice.chance(500_000),
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Weather { loss, duplication, delay, replay, latency_max, delay_max, .. } = self.weather;
+        write!(f, "network ≤{latency_max:?} loss={loss} twice={duplication} ")?;
+        write!(f, "late={delay}≤{delay_max:?} replay={replay}; ")?;
+        let DiskSpeed { latency_max, slow, slow_max, .. } = self.disk;
+        write!(f, "disk ≤{latency_max:?} slow={slow}≤{slow_max:?}; ")?;
+        let Workload { client_count, register_count, get, scan, swap, .. } = self.workload;
+        write!(f, "{client_count} clients on {register_count} registers ")?;
+        write!(f, "get={get} scan={scan} swap={swap}; faults")?;
+        for FaultRate { kind, interval } in &self.faults {
+            write!(f, " {}/{interval:?}", kind.name())?;
+        }
+        if self.early {
+            f.write_str(" from the start")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_draws_its_own_mix_and_always_the_same() {
+        assert_eq!(Mix::draw(7), Mix::draw(7));
+        let mixes: BTreeSet<String> = (0..50).map(|seed| Mix::draw(seed).to_string()).collect();
+        assert_eq!(mixes.len(), 50);
+    }
+
+    #[test]
+    fn every_fault_is_in_some_mix_and_missing_from_another() {
+        for kind in FaultKind::ALL {
+            let with = |seed| Mix::draw(seed).faults.iter().any(|rate| rate.kind == kind);
+            let count = (0..200).filter(|seed| with(*seed)).count();
+            assert!((50..150).contains(&count), "{} is in {count} of 200 mixes", kind.name());
+        }
+    }
+}
