@@ -118,6 +118,10 @@ pub enum Message {
     Propose {
         /// The term of the leader it is meant for.
         epoch: Epoch,
+        /// The run of the sending process, a random number.
+        run: u64,
+        /// Rises with each message of that run: a copy that the network made is not taken again, nor refused.
+        sequence: u64,
         /// What is proposed.
         proposals: Vec<Proposal>,
     },
@@ -245,7 +249,9 @@ impl Message {
                 buffer.put_u64_le(received.0);
             }
             Message::Stale { .. } | Message::TimeoutNow { .. } => {}
-            Message::Propose { proposals, .. } => {
+            Message::Propose { run, sequence, proposals, .. } => {
+                buffer.put_u64_le(*run);
+                buffer.put_u64_le(*sequence);
                 buffer.write_count(proposals.len());
                 proposals.iter().for_each(|proposal| encode_proposal(buffer, proposal));
             }
@@ -297,10 +303,11 @@ impl Message {
             9 => Message::Stale { epoch },
             10 => Message::TimeoutNow { epoch },
             11 => {
+                let (run, sequence) = (reader.u64()?, reader.u64()?);
                 let count = reader.count(PROPOSAL_SIZE_MIN)?;
                 let proposals =
                     (0..count).map(|_| decode_proposal(reader)).collect::<Result<_, _>>()?;
-                Message::Propose { epoch, proposals }
+                Message::Propose { epoch, run, sequence, proposals }
             }
             12 => {
                 let hint = Some(NodeId(reader.u64()?)).filter(|node| *node != NodeId(0));

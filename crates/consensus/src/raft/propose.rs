@@ -4,6 +4,36 @@ use super::message::Message;
 use super::replica::{Raft, Role};
 use crate::{Effect, Proposal, RefuseReason};
 use quorate_types::{BODY_SIZE_MAX, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch, NodeId, Origin};
+use std::collections::BTreeMap;
+
+/// Proposals between nodes.
+#[derive(Clone, Debug)]
+pub(super) struct Forwards {
+    /// What this node's clients proposed and the leader was not told yet.
+    gathering: Vec<Proposal>,
+    /// The run of this process, a random number.
+    run: u64,
+    /// The sequence of the last message sent.
+    sequence: u64,
+    /// The run of each peer and the last sequence seen of it.
+    seen: BTreeMap<NodeId, (u64, u64)>,
+}
+
+impl Forwards {
+    pub(super) fn new(run: u64) -> Forwards {
+        Forwards { gathering: Vec::new(), run, sequence: 0, seen: BTreeMap::new() }
+    }
+
+    /// Whether a message is neither a copy of one seen before nor older than it.
+    fn is_new(&mut self, from: NodeId, run: u64, sequence: u64) -> bool {
+        let seen = self.seen.entry(from).or_insert((run, 0));
+        if seen.0 == run && sequence <= seen.1 {
+            return false;
+        }
+        *seen = (run, sequence);
+        true
+    }
+}
 
 impl Raft {
     pub(super) fn on_propose(&mut self, proposals: Vec<Proposal>) {
@@ -12,7 +42,7 @@ impl Raft {
                 self.refuse(origin, reason);
             }
         } else if self.leader.is_some() {
-            self.forwards.extend(proposals);
+            self.forwards.gathering.extend(proposals);
         } else {
             let reason = self.why_no_leader();
             for proposal in proposals {
@@ -74,31 +104,45 @@ impl Raft {
 
     /// Sends gathered proposals to the leader, in messages of a limited size.
     pub(super) fn form_forwards(&mut self) {
-        if self.forwards.is_empty() {
+        if self.forwards.gathering.is_empty() {
             return;
         }
-        let forwards = std::mem::take(&mut self.forwards);
+        let gathering = std::mem::take(&mut self.forwards.gathering);
         let Some(leader) = self.leader.filter(|leader| *leader != self.node()) else {
-            return self.on_propose(forwards);
+            return self.on_propose(gathering);
         };
-        let epoch = Epoch::new(self.term(), leader);
         let mut message = Vec::new();
         let mut size = 0;
-        for proposal in forwards {
+        for proposal in gathering {
             let more = ENTRY_HEADER_SIZE + proposal.body.len();
             if size > 0 && size + more > self.options.limits.append_size_max {
-                let proposals = std::mem::take(&mut message);
-                self.send(leader, Message::Propose { epoch, proposals }, None);
+                self.forward(leader, std::mem::take(&mut message));
                 size = 0;
             }
             size += more;
             message.push(proposal);
         }
-        self.send(leader, Message::Propose { epoch, proposals: message }, None);
+        self.forward(leader, message);
+    }
+
+    fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
+        self.forwards.sequence += 1;
+        let (run, sequence) = (self.forwards.run, self.forwards.sequence);
+        let epoch = Epoch::new(self.term(), leader);
+        self.send(leader, Message::Propose { epoch, run, sequence, proposals }, None);
     }
 
     /// Proposals of another node's clients. They are not sent on: a leader that moved is named instead.
-    pub(super) fn on_forwarded(&mut self, from: NodeId, proposals: Vec<Proposal>) {
+    pub(super) fn on_forwarded(
+        &mut self,
+        from: NodeId,
+        run: u64,
+        sequence: u64,
+        proposals: Vec<Proposal>,
+    ) {
+        if !self.forwards.is_new(from, run, sequence) {
+            return;
+        }
         let refusals = match self.role {
             Role::Leader(_) => self.take_in(proposals),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {

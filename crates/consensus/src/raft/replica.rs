@@ -4,14 +4,15 @@ use super::election::Campaign;
 use super::leader::Leader;
 use super::membership::Membership;
 use super::message::Message;
+use super::propose::Forwards;
 use super::read::FollowerReads;
 use super::repair::Damage;
 use super::snapshot::Install;
 use crate::tail::Tail;
 use crate::writes::Writes;
 use crate::{
-    Control, DropReason, Effect, Event, Input, Metrics, Opening, Options, Proposal, Protocol,
-    RefuseReason, RoleName, Status,
+    Control, DropReason, Effect, Event, Input, Metrics, Opening, Options, Protocol, RefuseReason,
+    RoleName, Status,
 };
 use quorate_types::{Digest, Epoch, HardState, Index, Instant, NodeId, WriteId};
 use rand_chacha::ChaCha8Rng;
@@ -102,7 +103,7 @@ pub struct Raft {
     /// Messages of this wake-up, with the writes that make them true.
     pub(super) replies: Vec<(NodeId, Message, Option<WriteId>)>,
     /// Proposals on their way to the leader.
-    pub(super) forwards: Vec<Proposal>,
+    pub(super) forwards: Forwards,
     /// Reads that wait for the leader.
     pub(super) reads: FollowerReads,
     /// A snapshot being installed.
@@ -141,7 +142,7 @@ impl Raft {
         let mut random = ChaCha8Rng::seed_from_u64(
             options.seed ^ options.node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         );
-        let context = random.next_u64();
+        let (context, run) = (random.next_u64(), random.next_u64());
         let mut raft = Raft {
             options,
             now,
@@ -165,7 +166,7 @@ impl Raft {
             contacts: BTreeMap::new(),
             acknowledgement: None,
             replies: Vec::new(),
-            forwards: Vec::new(),
+            forwards: Forwards::new(run),
             reads: FollowerReads::new(context),
             install: None,
             digests: VecDeque::new(),
@@ -271,7 +272,9 @@ impl Raft {
             }
             Message::Stale { epoch } => self.observe_term(epoch.number),
             Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch),
-            Message::Propose { epoch: _, proposals } => self.on_forwarded(from, proposals),
+            Message::Propose { epoch: _, run, sequence, proposals } => {
+                self.on_forwarded(from, run, sequence, proposals);
+            }
             Message::Refuse { epoch: _, refusals, hint } => self.on_refusals(refusals, hint),
             Message::Read { epoch: _, context } => self.on_read_request(from, context),
             Message::ReadReply { epoch: _, context, index } => {
