@@ -72,9 +72,22 @@ pub async fn serve<R: Replica, E: Engine>(
     door: Door<R, E>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    serve_with(listener, door, Router::new(), shutdown).await
+}
+
+/// As [`serve`], with more pages on the same port: those of an admin API.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with<R: Replica, E: Engine>(
+    listener: TcpListener,
+    door: Door<R, E>,
+    pages: Router,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let gate = Gate::new(door);
-    let builder = builder();
+    let gate = Gate::new(door, pages);
+    let builder = connection_builder();
     let permits = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -112,8 +125,9 @@ pub async fn serve<R: Replica, E: Engine>(
     Ok(())
 }
 
-/// How connections are spoken to.
-fn builder() -> Builder<TokioExecutor> {
+/// How connections are spoken to. Public for measurements, which compare like with like.
+#[must_use]
+pub fn connection_builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -184,7 +198,7 @@ impl<R, E: Engine> Clone for Gate<R, E> {
 }
 
 impl<R: Replica, E: Engine> Gate<R, E> {
-    fn new(door: Door<R, E>) -> Gate<R, E> {
+    fn new(door: Door<R, E>, pages: Router) -> Gate<R, E> {
         let size_max = REQUEST_SIZE_MAX + REQUEST_OVERHEAD_MAX;
         let cluster = ClusterServer::new(door.clone()).max_decoding_message_size(size_max);
         let maintenance = MaintenanceServer::new(door.clone()).max_decoding_message_size(size_max);
@@ -193,6 +207,7 @@ impl<R: Replica, E: Engine> Gate<R, E> {
         let router = services
             .into_axum_router()
             .merge(http_routes::routes(door.clone()))
+            .merge(pages)
             .fallback(http_routes::unknown)
             .with_state(());
         Gate { kv: KvServer::new(door).max_decoding_message_size(size_max), router }

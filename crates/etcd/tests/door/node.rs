@@ -1,0 +1,141 @@
+//! The door in front of a real node: a cluster of one, with its log, its engine and its threads.
+
+use crate::etcdctl::{etcdctl, installed};
+use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
+use quorate_etcd::proto::etcdserverpb::{
+    CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
+use quorate_etcd::{Door, serve};
+use quorate_runtime::{
+    DataFolder, EngineOptions, FjallEngine, NodeHandle, PeerListener, RuntimeOptions, start,
+};
+use quorate_store::Store;
+use quorate_store::etcd::Reply;
+use quorate_types::GroupId;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+
+#[expect(clippy::disallowed_types, reason = "a real node listens on a real socket")]
+use std::net::TcpListener as PeerSocket;
+
+/// How long a cluster of one may take to form and to be served.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that runs, with its door open.
+struct Member {
+    address: String,
+    node: NodeHandle<Reply>,
+    door: JoinHandle<std::io::Result<()>>,
+}
+
+impl Member {
+    /// Starts a node on a folder, and waits until it has published how clients reach it.
+    async fn start(folder: &Path) -> Member {
+        let folder = DataFolder::lock(folder, "n1").expect("nobody else has it");
+        let engine = FjallEngine::open(&folder.path().join("engine"), EngineOptions::default())
+            .expect("an engine");
+        let store = Store::open(engine, GroupId(0)).expect("a store");
+        let reader = store.reader();
+        let peers = PeerSocket::bind("127.0.0.1:0").expect("a free port");
+        let peer_address = peers.local_addr().expect("bound").to_string();
+        let cluster = vec![("n1".to_string(), peer_address)];
+        let options = RuntimeOptions::new("n1", cluster, folder, PeerListener::Bound(peers));
+        let node = start(options, store).expect("a node");
+        let door = Door::new(node.clone(), reader);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let stopped = node.clone();
+        let shutdown = async move {
+            stopped.stopped().await;
+        };
+        let serving = tokio::spawn(serve(listener, door.clone(), shutdown));
+        let published = door.publish("n1".into(), vec![format!("http://{address}")]);
+        timeout(PATIENCE, published).await.expect("a leader is elected and agrees");
+        Member { address, node, door: serving }
+    }
+
+    async fn kv(&self) -> KvClient<Channel> {
+        let endpoint = format!("http://{}", self.address);
+        KvClient::connect(endpoint).await.expect("the door is open")
+    }
+
+    /// Stops the node and, because it has stopped, the door.
+    async fn stop(self) {
+        timeout(PATIENCE, self.node.shutdown()).await.expect("the node leaves");
+        let served = timeout(PATIENCE, self.door).await.expect("the door closes");
+        served.expect("it did not panic").expect("it served");
+    }
+}
+
+fn put(key: &str, value: &str) -> PutRequest {
+    let (key, value) = (key.to_string().into(), value.to_string().into());
+    PutRequest { key, value, ..PutRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_of_its_own_agreed_on_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let member = Member::start(folder.path()).await;
+    let mut kv = member.kv().await;
+    for round in 0..100 {
+        let reply = kv.put(put(&format!("k{round:03}"), "v")).await.expect("put").into_inner();
+        assert_eq!(reply.header.expect("a header").revision, 2 + round);
+    }
+    let txn = TxnRequest {
+        compare: vec![Compare {
+            result: CompareResult::Equal.into(),
+            target: CompareTarget::Version.into(),
+            key: "k000".into(),
+            target_union: Some(TargetUnion::Version(1)),
+            ..Compare::default()
+        }],
+        success: vec![RequestOp {
+            request: Some(request_op::Request::RequestPut(put("k000", "w"))),
+        }],
+        failure: vec![],
+    };
+    assert!(kv.txn(txn).await.expect("txn").into_inner().succeeded);
+    kv.compact(CompactionRequest { revision: 50, physical: false }).await.expect("compact");
+    member.stop().await;
+
+    let member = Member::start(folder.path()).await;
+    let mut kv = member.kv().await;
+    let all = RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+    let all = kv.range(all).await.expect("range").into_inner();
+    assert_eq!((all.count, all.header.expect("a header").revision), (100, 102));
+    assert_eq!((&all.kvs[0].value[..], all.kvs[0].version), (&b"w"[..], 2));
+    let old = RangeRequest { key: "k000".into(), revision: 49, ..RangeRequest::default() };
+    let old = kv.range(old).await.expect_err("it stays compacted");
+    assert_eq!(old.message(), "etcdserver: mvcc: required revision has been compacted");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_works_with_a_real_node() {
+    if !installed() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let member = Member::start(folder.path()).await;
+    let run = async |arguments: &[&str]| {
+        etcdctl(&member.address, arguments).await.unwrap_or_else(|error| panic!("{error}"))
+    };
+    assert_eq!(run(&["put", "app/1", "one"]).await, "OK\n");
+    assert_eq!(run(&["put", "app/2", "two"]).await, "OK\n");
+    assert_eq!(run(&["get", "--prefix", "app/"]).await, "app/1\none\napp/2\ntwo\n");
+    assert_eq!(run(&["del", "app/1"]).await, "1\n");
+    assert_eq!(run(&["compact", "3"]).await, "compacted revision 3\n");
+    let members = run(&["member", "list"]).await;
+    assert!(members.contains("started, n1, http://127.0.0.1:"), "{members}");
+    assert!(members.contains(&format!("http://{}, false", member.address)), "{members}");
+    let status = run(&["endpoint", "status", "-w", "table"]).await;
+    assert!(status.contains("3.6.0 |") && status.contains("|      true |"), "{status}");
+    let health = run(&["endpoint", "health"]).await;
+    assert!(health.contains("is healthy"), "{health}");
+    member.stop().await;
+}
