@@ -430,11 +430,14 @@ impl Protocol for Raft {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if self.damage.is_forgetful() {
+            return self.damage.next_deadline();
+        }
         let role = match &self.role {
             Role::Leader(leader) => Some(leader.next_deadline()),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => self.election_due,
         };
-        [role, self.reads.next_deadline(), self.damage.next_deadline()].into_iter().flatten().min()
+        [role, self.reads.next_deadline()].into_iter().flatten().min()
     }
 
     fn status(&self, now: Instant) -> Status {

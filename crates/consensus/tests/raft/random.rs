@@ -107,6 +107,8 @@ struct World {
     next_read: u64,
     marks: Marks,
     trace: bool,
+    /// How many things happened at the present moment.
+    still: u64,
 }
 
 impl World {
@@ -148,6 +150,7 @@ impl World {
             next_read: 0,
             marks: Marks::default(),
             trace: std::env::var("RAFT_TRACE").is_ok(),
+            still: 0,
             random,
             voters,
         };
@@ -187,6 +190,8 @@ impl World {
             let deadline = deadlines.min();
             let next = event.into_iter().chain(deadline.map(|(due, _)| due)).min();
             let Some(next) = next.filter(|next| *next <= until) else { break };
+            self.still = if next > self.now { 0 } else { self.still + 1 };
+            assert!(self.still < 100_000, "time stands still at {}: {}", self.now, self.describe());
             self.now = self.now.max(next);
             match deadline {
                 Some((due, node)) if event.is_none_or(|event| due < event) => {
@@ -648,6 +653,9 @@ impl World {
 
     fn describe(&self) -> String {
         let line = |node: &NodeId| {
+            if !self.runs(*node) {
+                return format!("\n  {node} is down");
+            }
             let status = self.status(*node);
             let why_not = status.why_not.clone().unwrap_or_default();
             let peers: Vec<String> = status
