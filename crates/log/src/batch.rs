@@ -4,9 +4,7 @@ use crate::format::SegmentNumber;
 use crate::item::{EntryMark, Item, WriteRun};
 use crate::slots::Location;
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::{
-    Configuration, ENTRY_HEADER_SIZE, Entry, EntryKind, GroupId, Index, Op, Slot, WriteId,
-};
+use quorate_types::{Configuration, Entry, EntryKind, GroupId, Index, Op, Slot, WriteId};
 
 /// Bodies at or above this size in bytes go to disk as they are; smaller ones are gathered.
 const COPIED_BODY_SIZE_MAX: usize = 4096;
@@ -155,6 +153,3 @@ pub(crate) fn push_op(batch: &mut Batch, group: GroupId, op: Op) -> Option<Slot>
     }
     None
 }
-
-/// The smallest an encoded entry can be, in bytes.
-pub(crate) const ENTRY_SIZE_MIN: u32 = ENTRY_HEADER_SIZE as u32;

@@ -87,6 +87,7 @@ fn dump_batch(text: &mut String, file: &FileName, content: &Bytes, batch: &Scann
             Item::Write(run) => dump_run(text, content, batch, run),
             Item::Standing(_)
             | Item::Checkpoint(_)
+            | Item::Segments(_)
             | Item::HardState(_, _)
             | Item::Truncate(_, _)
             | Item::Purge(_, _)

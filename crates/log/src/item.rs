@@ -1,6 +1,6 @@
 //! The items of a batch's directory: what a batch changes, and how groups stood before it.
 
-use crate::format::BatchNumber;
+use crate::format::{BatchNumber, SegmentNumber};
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
     Configuration, DecodeError, Epoch, GroupId, HardState, Index, NodeId, Position, Reader, Writer,
@@ -104,6 +104,8 @@ pub(crate) enum Item {
     Standing(Standing),
     /// All of a group, before this batch's changes.
     Checkpoint(Checkpoint),
+    /// Every older segment, and where the stream left it: what lies beyond was cut away by an earlier open.
+    Segments(Vec<(SegmentNumber, u64)>),
     /// A new hard state.
     HardState(GroupId, HardState),
     /// Entries.
@@ -117,16 +119,22 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// The group concerned.
-    pub(crate) fn group(&self) -> GroupId {
+    /// The standing that this is, if it is one.
+    pub(crate) fn standing(&self) -> Option<&Standing> {
+        if let Item::Standing(standing) = self { Some(standing) } else { None }
+    }
+
+    /// The group concerned, if it is one.
+    pub(crate) fn group(&self) -> Option<GroupId> {
         match self {
-            Item::Standing(standing) => standing.group,
-            Item::Checkpoint(checkpoint) => checkpoint.group,
-            Item::Write(run) => run.group,
+            Item::Standing(standing) => Some(standing.group),
+            Item::Checkpoint(checkpoint) => Some(checkpoint.group),
+            Item::Segments(_) => None,
+            Item::Write(run) => Some(run.group),
             Item::HardState(group, _)
             | Item::Truncate(group, _)
             | Item::Purge(group, _)
-            | Item::Reset(group, _, _) => *group,
+            | Item::Reset(group, _, _) => Some(*group),
         }
     }
 
@@ -138,7 +146,7 @@ impl Item {
             Item::Purge(_, position) | Item::Reset(_, position, _) => Some(position.index),
             Item::Standing(standing) => Some(standing.last),
             Item::Checkpoint(checkpoint) => checkpoint.extents.first().map(|extent| extent.first),
-            Item::HardState(_, _) => None,
+            Item::HardState(_, _) | Item::Segments(_) => None,
         }
     }
 
@@ -149,9 +157,11 @@ impl Item {
             Item::Truncate(_, index) => Some(*index),
             Item::Reset(_, _, _) => Some(Index::ZERO),
             // What a purge empties is told by the purged position itself.
-            Item::Purge(_, _) | Item::Standing(_) | Item::Checkpoint(_) | Item::HardState(_, _) => {
-                None
-            }
+            Item::Purge(_, _)
+            | Item::Standing(_)
+            | Item::Checkpoint(_)
+            | Item::Segments(_)
+            | Item::HardState(_, _) => None,
         }
     }
 
@@ -174,6 +184,14 @@ impl Item {
             Item::Checkpoint(checkpoint) => {
                 buffer.put_u8(2);
                 checkpoint.encode(buffer);
+            }
+            Item::Segments(segments) => {
+                buffer.put_u8(8);
+                buffer.write_count(segments.len());
+                for (segment, end) in segments {
+                    buffer.put_u64_le(segment.0);
+                    buffer.put_u64_le(*end);
+                }
             }
             Item::HardState(group, state) => {
                 buffer.put_u8(3);
@@ -233,6 +251,7 @@ impl Item {
                 reader.position()?,
                 Configuration::decode(reader.blob()?)?,
             )),
+            8 => decode_segments(reader).map(Item::Segments),
             value => Err(DecodeError::Unknown { what: "directory item", value: value.into() }),
         }
     }
@@ -328,6 +347,11 @@ fn decode_lows(reader: &mut Reader) -> Result<Vec<(BatchNumber, Index)>, DecodeE
     (0..count).map(|_| Ok((BatchNumber(reader.u64()?), Index(reader.u64()?)))).collect()
 }
 
+fn decode_segments(reader: &mut Reader) -> Result<Vec<(SegmentNumber, u64)>, DecodeError> {
+    let count = reader.count(16)?;
+    (0..count).map(|_| Ok((SegmentNumber(reader.u64()?), reader.u64()?))).collect()
+}
+
 fn encode_configuration(buffer: &mut BytesMut, configuration: &Configuration) {
     buffer.write_blob(&configuration.encode());
 }
@@ -384,7 +408,9 @@ fn span(f: &mut fmt::Formatter<'_>, first: Index, count: u64) -> fmt::Result {
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.group())?;
+        if let Some(group) = self.group() {
+            write!(f, "{group} ")?;
+        }
         match self {
             Item::Standing(standing) => {
                 write!(f, "standing({} purged={} ", standing.hard, standing.purged)?;
@@ -413,6 +439,14 @@ impl fmt::Display for Item {
                 for (first, count) in &checkpoint.unknown {
                     f.write_str(" DAMAGED ")?;
                     span(f, *first, *count)?;
+                }
+                f.write_str(")")
+            }
+            Item::Segments(segments) => {
+                f.write_str("segments(")?;
+                for (place, (segment, end)) in segments.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { " " };
+                    write!(f, "{comma}{segment}+{end}")?;
                 }
                 f.write_str(")")
             }
@@ -482,6 +516,7 @@ mod tests {
                 offset: 0,
                 entries: vec![EntryMark { size: 64, check: 0xabcd_0123 }; 2],
             }),
+            Item::Segments(vec![(SegmentNumber(1), 512)]),
             Item::Truncate(group, Index(6)),
             Item::Purge(group, position),
             Item::Reset(group, position, configuration),

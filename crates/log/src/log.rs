@@ -11,10 +11,10 @@ use crate::options::LogOptions;
 use crate::segments::Segments;
 use crate::write::Upkeep;
 use quorate_types::{
-    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, FileName, GroupId, Index, Op, Position, Slot,
-    WriteId,
+    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, GroupId, Index, Op, Position, Slot, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 /// The durable log of all groups of a node.
 ///
@@ -48,8 +48,8 @@ pub struct Log {
     pub(crate) recent: VecDeque<(BatchNumber, BTreeMap<GroupId, Index>)>,
     /// The batch being written.
     pub(crate) writing: Option<Writing>,
-    /// The proof being written.
-    pub(crate) proving: Option<Proving>,
+    /// The proof being written, and its segment.
+    pub(crate) proving: Option<(DiskId, SegmentNumber)>,
     /// The work on files being done.
     pub(crate) upkeep: Option<(DiskId, Upkeep)>,
     /// How large a segment the next batch waits for, in bytes.
@@ -79,7 +79,7 @@ pub struct Log {
 }
 
 /// The end of the stream of batches.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
     /// Where the next batch goes in the current segment; meaningless before the first.
     pub(crate) offset: u64,
@@ -89,8 +89,19 @@ pub(crate) struct Stream {
     pub(crate) synced: BatchNumber,
     /// The batch that a proof was written for.
     pub(crate) proved: BatchNumber,
+    /// Where the last proof lies in the current segment: no batch is ever written over it, so that what a torn
+    /// batch did not reach still holds zeroes.
+    pub(crate) proof: Range<u64>,
     /// The segment, end and chain value of the batch before.
     pub(crate) previous: (SegmentNumber, u64, u32),
+}
+
+impl Stream {
+    /// Where a batch of `size` bytes goes: at the end of the stream, or behind the last proof.
+    pub(crate) fn place(&self, size: u64) -> u64 {
+        let overlaps = self.offset < self.proof.end && self.proof.start < self.offset + size;
+        if overlaps { self.proof.end } else { self.offset }
+    }
 }
 
 /// The batch being written.
@@ -104,17 +115,6 @@ pub(crate) struct Writing {
     pub(crate) writes: Vec<(GroupId, WriteId)>,
     /// The last submission in it.
     pub(crate) submission: u64,
-}
-
-/// The proof being written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Proving {
-    /// The request.
-    pub(crate) id: DiskId,
-    /// Its segment.
-    pub(crate) segment: SegmentNumber,
-    /// Where it begins: a batch that reaches beyond must wait for it.
-    pub(crate) offset: u64,
 }
 
 /// Counts since open.
@@ -206,7 +206,7 @@ impl Log {
                 Ok(_) => self.finish_write(),
                 Err(error) => self.fail(&error),
             }
-        } else if self.proving.is_some_and(|proving| proving.id == done.id) {
+        } else if self.proving.is_some_and(|(id, _)| id == done.id) {
             self.proving = None;
             if let Err(error) = done.result {
                 self.fail(&error);
@@ -300,13 +300,10 @@ impl Log {
             Item::Truncate(of, from) => *of == group && *from <= index,
             Item::Purge(of, to) => *of == group && to.index >= index,
             Item::Reset(of, _, _) => *of == group,
-            Item::HardState(_, _) | Item::Standing(_) | Item::Checkpoint(_) => false,
+            Item::HardState(_, _) | Item::Standing(_) | Item::Checkpoint(_) | Item::Segments(_) => {
+                false
+            }
         })
-    }
-
-    /// The file of a segment.
-    pub(crate) fn file(number: SegmentNumber) -> FileName {
-        number.file()
     }
 }
 

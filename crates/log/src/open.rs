@@ -58,6 +58,9 @@ impl Log {
         replay: &Replay,
     ) -> Log {
         let mut segments = sort_files(&options, files, scanned);
+        for (number, segment) in &mut segments.used {
+            segment.end = replay.ends.get(number).copied().unwrap_or(0);
+        }
         for group in replay.groups.values() {
             for location in group.slots.runs().flat_map(|(_, run)| &run.locations) {
                 if let Some(segment) = location.segment() {
@@ -73,6 +76,7 @@ impl Log {
             next: replay.highest.next(),
             synced: replay.proven,
             proved: BatchNumber(0),
+            proof: 0..0,
             previous,
         };
         Log {
@@ -116,7 +120,7 @@ impl Log {
         self.submission += 1;
         batch.submission = self.submission;
         let batches = scanned.iter().flat_map(|segment| &segment.batches);
-        for found in batches.filter(|found| found.header.batch > replay.proven) {
+        for found in batches.filter(|found| !replay.is_proven(found.header.batch)) {
             for item in found.items.iter().flatten() {
                 let Item::Write(run) = item else { continue };
                 let segment = found.header.segment;
@@ -192,9 +196,13 @@ fn scan_all(
     for (number, size) in files.iter().rev() {
         let content = read_file(reader, &number.file(), *size)?;
         let segment = scan(&content, *number, limits.get(number).copied())?;
-        if let Some(first) = segment.batches.first().filter(|batch| batch.header.opening) {
-            let (previous, end) = (first.header.previous_segment, first.header.previous_end);
-            limits.entry(previous).or_insert(end);
+        let opening = segment.batches.first().filter(|batch| batch.header.opening);
+        for item in opening.and_then(|batch| batch.items.as_ref()).into_iter().flatten() {
+            if let Item::Segments(ends) = item {
+                ends.iter().for_each(|(older, end)| {
+                    limits.entry(*older).or_insert(*end);
+                });
+            }
         }
         scanned.push(segment);
     }
@@ -223,12 +231,15 @@ fn sort_files(
         segments.used.insert(segment.number, Segment { size, ..Segment::default() });
         segments.current = segment.number;
     }
+    let blank: Vec<SegmentNumber> =
+        scanned.iter().filter(|found| found.blank).map(|found| found.number).collect();
     for (number, size) in files {
         segments.highest = segments.highest.max(*number);
         if segments.used.contains_key(number) {
             continue;
         }
-        if *number > segments.current && *size == options.segment_size {
+        let prepared = !options.zero_recycled || blank.contains(number);
+        if *number > segments.current && *size == options.segment_size && prepared {
             segments.spares.push_back((*number, *size));
         } else {
             segments.leftovers.insert(*number, *size);

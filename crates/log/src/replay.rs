@@ -26,8 +26,12 @@ pub(crate) struct Replay {
     pub(crate) torn: Option<TornTail>,
     /// The highest batch that any readable block names as synced.
     pub(crate) proven: BatchNumber,
+    /// Batches that an opening wrote again because nothing proved them synced: after the first, before the second.
+    superseded: Vec<(BatchNumber, BatchNumber)>,
     /// The highest batch that any readable block names at all.
     pub(crate) highest: BatchNumber,
+    /// Where the last batch played back ends in each segment.
+    pub(crate) ends: BTreeMap<SegmentNumber, u64>,
     /// The last batch played back.
     pub(crate) last: Option<Header>,
     /// How many batches were played back.
@@ -65,6 +69,9 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Result<Replay, OpenError> {
         for header in segment.batches.iter().map(|batch| &batch.header) {
             replay.proven = replay.proven.max(header.synced);
             replay.highest = replay.highest.max(header.batch);
+            if header.opening && header.synced.next() < header.batch {
+                replay.superseded.push((header.synced, header.batch));
+            }
         }
         for (proof, _) in &segment.proofs {
             replay.proven = replay.proven.max(proof.synced);
@@ -73,7 +80,8 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Result<Replay, OpenError> {
     }
     for segment in segments {
         for batch in &segment.batches {
-            replay.play(batch)?;
+            let last = segment.batches.last().is_some_and(|last| std::ptr::eq(last, batch));
+            replay.play(batch, last)?;
         }
     }
     let proofs = segments.last().map(|segment| &segment.proofs);
@@ -87,21 +95,30 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Result<Replay, OpenError> {
 }
 
 impl Replay {
+    /// Whether a later record proves that a batch was synced.
+    pub(crate) fn is_proven(&self, batch: BatchNumber) -> bool {
+        batch <= self.proven && !self.is_superseded(batch)
+    }
+
+    fn is_superseded(&self, batch: BatchNumber) -> bool {
+        self.superseded.iter().any(|(after, before)| *after < batch && batch < *before)
+    }
+
     fn next_number(&self) -> BatchNumber {
         self.last.map_or(BatchNumber(1), |last| last.batch.next())
     }
 
-    /// Plays one batch back.
-    fn play(&mut self, batch: &ScannedBatch) -> Result<(), OpenError> {
+    /// Plays one batch back; `last` of its segment.
+    fn play(&mut self, batch: &ScannedBatch, last: bool) -> Result<(), OpenError> {
         let header = &batch.header;
         let Some(items) = &batch.items else {
             // Nothing is known of it but its number. If it was synced, the next batch shows the hole.
-            if header.batch > self.proven {
+            if !self.is_proven(header.batch) {
                 self.cut(header);
             }
             return Ok(());
         };
-        let unproven = header.batch > self.proven;
+        let unproven = !self.is_proven(header.batch);
         let torn = unproven && !batch.bad_entries.is_empty() && batch.unwritten;
         if header.opening && torn {
             self.cut(header);
@@ -115,7 +132,8 @@ impl Replay {
             self.cut(header);
             return Ok(());
         }
-        if let Some(offset) = batch.bad_copy.filter(|_| !unproven || !batch.unwritten) {
+        // The last batch of a segment may have been torn and found whole by an earlier open, which wrote it again.
+        if let Some(offset) = batch.bad_copy.filter(|_| !((unproven || last) && batch.unwritten)) {
             self.report_copy(header, offset, items);
         }
         self.restore_all(header, items)?;
@@ -126,26 +144,30 @@ impl Replay {
                 lost.push((entry.place, entry.offset, entry.what.clone()));
             }
             self.apply(header, item, lost);
-            let of_item = |index: Index, group: GroupId| match item {
-                Item::Write(run) => {
-                    let end = run.first.0 + run.entries.len() as u64;
-                    run.group == group && run.first <= index && index.0 < end
-                }
-                _ => false,
-            };
-            for (group, index, configuration) in &batch.configurations {
-                let state = self.groups.entry(*group).or_default();
-                if of_item(*index, *group) && *index > state.purged.index {
-                    state.configurations.insert(*index, configuration.clone());
-                }
+            if let Item::Write(run) = item {
+                self.apply_configurations(number, run, batch);
             }
         }
         self.last = Some(*header);
+        self.ends.insert(header.segment, header.end());
         self.batch_count += 1;
         Ok(())
     }
 
+    /// Notes the configurations among the entries of an item.
+    fn apply_configurations(&mut self, number: usize, run: &WriteRun, batch: &ScannedBatch) {
+        let group = self.groups.entry(run.group).or_default();
+        for (of, index, configuration) in &batch.configurations {
+            if *of == number && *index > group.purged.index {
+                group.configurations.insert(*index, configuration.clone());
+            }
+        }
+    }
+
     fn cut(&mut self, header: &Header) {
+        if self.is_superseded(header.batch) {
+            return;
+        }
         let (file, offset) = (header.segment.file(), header.offset);
         self.torn = Some(TornTail { file, offset, batch: Some(header.batch) });
     }
@@ -156,7 +178,7 @@ impl Replay {
         self.reports.push(DamageReport {
             file: header.segment.file(),
             offset,
-            group: named.map(Item::group),
+            group: named.and_then(Item::group),
             index: named.and_then(Item::index),
             what: DamageWhat::Copy(header.batch),
         });
@@ -245,7 +267,8 @@ impl Replay {
 
     /// Plays one change back. `lost` names the entries of a run that are not readable.
     fn apply(&mut self, header: &Header, item: &Item, lost: Vec<(usize, u64, DamageWhat)>) {
-        let group = self.groups.entry(item.group()).or_default();
+        let Some(id) = item.group() else { return };
+        let group = self.groups.entry(id).or_default();
         let mut free = |_| {};
         match item {
             Item::HardState(_, state) => group.hard = HardRecord::Known(*state),
@@ -255,7 +278,7 @@ impl Replay {
             Item::Reset(_, position, configuration) => {
                 group.reset(*position, configuration.clone(), &mut free);
             }
-            Item::Standing(_) | Item::Checkpoint(_) => {}
+            Item::Standing(_) | Item::Checkpoint(_) | Item::Segments(_) => {}
         }
     }
 
@@ -306,13 +329,7 @@ impl Replay {
     ) {
         let first = self.next_number();
         let place = self.last.map_or(place, |last| (last.segment, last.end()));
-        let standings: Vec<&Standing> = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Standing(standing) => Some(standing),
-                _ => None,
-            })
-            .collect();
+        let standings: Vec<&Standing> = items.iter().filter_map(Item::standing).collect();
         if end > first {
             self.judge_hole(Hole { first, end, place, contradiction: false }, &standings);
             return;
@@ -394,6 +411,8 @@ impl Replay {
 
     /// Keeps the damage that is still there, and adds what concerns hard states.
     fn finish(&mut self) {
+        // A torn batch may have named a group that nothing was ever kept of.
+        self.groups.retain(|_, group| *group != Group::default());
         let groups = &self.groups;
         self.damage.retain(|(id, index), _| {
             groups

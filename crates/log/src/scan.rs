@@ -4,12 +4,12 @@ use crate::event::{DamageWhat, OpenError};
 use crate::fetch::decode_entry;
 use crate::format::{
     BLOCK_SIZE, BlockKind, FORMAT_VERSION, HEADER_SIZE, Header, MAGIC, NoBlock, PAGE_SIZE,
-    SegmentNumber, directory_size,
+    SegmentNumber,
 };
 use crate::item::{Item, WriteRun};
 use bytes::{Bytes, BytesMut};
 use quorate_types::{
-    Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, GroupId, Index,
+    Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, Index,
 };
 
 /// What stands in for pages that the device cannot read: neither zeroes nor anything of ours.
@@ -26,6 +26,8 @@ pub(crate) struct ScannedSegment {
     pub(crate) batches: Vec<ScannedBatch>,
     /// Its readable proofs, in order.
     pub(crate) proofs: Vec<(Header, Vec<Item>)>,
+    /// Whether the file holds zeroes only.
+    pub(crate) blank: bool,
     /// Whether the file begins with neither zeroes nor a block.
     pub(crate) foreign: bool,
 }
@@ -41,8 +43,8 @@ pub(crate) struct ScannedBatch {
     pub(crate) bad_copy: Option<u64>,
     /// The entries that are not readable, in order.
     pub(crate) bad_entries: Vec<BadEntry>,
-    /// The configurations among its entries.
-    pub(crate) configurations: Vec<(GroupId, Index, Configuration)>,
+    /// The configurations among its entries: their item in the directory, and their place.
+    pub(crate) configurations: Vec<(usize, Index, Configuration)>,
     /// Whether every unreadable part of it has a sector that was never written: it is torn.
     pub(crate) unwritten: bool,
 }
@@ -101,6 +103,7 @@ pub(crate) fn scan(
             size: file.len() as u64,
             batches: Vec::new(),
             proofs: Vec::new(),
+            blank: file.iter().all(|byte| *byte == 0),
             foreign: is_foreign(file),
         },
     };
@@ -194,7 +197,7 @@ impl Scanner<'_> {
         };
         let head_copy = readable(header.offset, header);
         let tail_copy = readable(header.tail_offset(), tail);
-        let size = directory_size(header.items_size.into());
+        let size = HEADER_SIZE as u64 + u64::from(header.items_size);
         let mut bad_parts = Vec::new();
         let bad_copy = match (&head_copy, &tail_copy) {
             (Some(_), Some(_)) => None,
@@ -217,8 +220,9 @@ impl Scanner<'_> {
         }
         bad_parts
             .extend(batch.bad_entries.iter().map(|bad| (bad.offset, self.size_of(&batch, bad))));
-        batch.unwritten =
-            bad_parts.iter().all(|(offset, size)| self.has_zero_sector(*offset, *size));
+        batch.unwritten = bad_parts
+            .iter()
+            .all(|(offset, size)| self.is_unwritten(*offset, offset + size, header.end()));
         Ok(batch)
     }
 
@@ -254,9 +258,8 @@ impl Scanner<'_> {
             match decode_entry(self.slice(offset, mark.size.into()), mark.check) {
                 Ok(entry) => {
                     let index = Index(run.first.0 + place as u64);
-                    batch
-                        .configurations
-                        .extend(configuration_of(&entry).map(|found| (run.group, index, found)));
+                    let found = configuration_of(&entry);
+                    batch.configurations.extend(found.map(|found| (item, index, found)));
                 }
                 Err(what) => batch.bad_entries.push(BadEntry { item, place, offset, what }),
             }
@@ -264,12 +267,15 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether a sector that the range touches was never written.
-    fn has_zero_sector(&self, offset: u64, size: u64) -> bool {
-        let first = offset - offset % BLOCK_SIZE;
-        let end = (offset + size).next_multiple_of(BLOCK_SIZE).min(self.file.len() as u64);
-        let sectors = self.slice(first, end - first);
-        sectors.chunks(BLOCK_SIZE as usize).any(|sector| sector.iter().all(|byte| *byte == 0))
+    /// Whether a part of a batch was never written: a whole sector of it holds zeroes, or its last byte and all
+    /// that follows up to the end of the batch do. Damage leaves neither behind.
+    fn is_unwritten(&self, start: u64, end: u64, batch_end: u64) -> bool {
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        let first = start - start % BLOCK_SIZE;
+        let last = end.next_multiple_of(BLOCK_SIZE).min(self.file.len() as u64);
+        let sectors = self.slice(first, last - first);
+        let rest = self.slice(end - 1, batch_end - (end - 1));
+        sectors.chunks(BLOCK_SIZE as usize).any(is_zero) || is_zero(&rest)
     }
 }
 

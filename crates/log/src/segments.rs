@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) struct Segment {
     /// The size of its file in bytes.
     pub(crate) size: u64,
+    /// Where the stream left it, or stands in it, in bytes.
+    pub(crate) end: u64,
     /// The bytes of live entries in it.
     pub(crate) live_size: u64,
     /// How many live entries.

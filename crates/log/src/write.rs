@@ -7,7 +7,7 @@ use crate::format::{
     directory_size, proof_chunks,
 };
 use crate::item::{HardRecord, Item, NO_SLOT, Standing};
-use crate::log::{Log, Proving, Writing};
+use crate::log::{Log, Writing};
 use crate::segments::Segment;
 use bytes::{Bytes, BytesMut};
 use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index};
@@ -75,17 +75,12 @@ impl Log {
         let bodies = batch.bodies_size as u64;
         if self.recovered {
             let items = self.encode_items(&batch, false);
-            let end = self.stream.offset + batch_size(items.len() as u64, bodies, false);
+            let size = batch_size(items.len() as u64, bodies, false);
+            let offset = self.stream.place(size);
             let current = self.segments.used.get(&self.segments.current);
-            if current.is_some_and(|segment| end + PAGE_SIZE <= segment.size) {
-                let overlaps = |proving: Proving| {
-                    proving.segment == self.segments.current && end > proving.offset
-                };
-                if self.proving.is_some_and(overlaps) {
-                    self.pending.push_front(batch);
-                } else {
-                    self.write_batch(&mut batch, items, false);
-                }
+            if current.is_some_and(|segment| offset + size + PAGE_SIZE <= segment.size) {
+                self.stream.offset = offset;
+                self.write_batch(&mut batch, items, false);
                 return;
             }
         }
@@ -98,6 +93,7 @@ impl Log {
                 self.segments.current = *number;
                 self.segments.spares.pop_front();
                 self.stream.offset = 0;
+                self.stream.proof = 0..0;
                 self.write_batch(&mut batch, items, true);
             }
             _ => {
@@ -111,11 +107,13 @@ impl Log {
     fn encode_items(&self, batch: &Batch, opening: bool) -> Bytes {
         let mut buffer = BytesMut::with_capacity(batch.size() - batch.bodies_size + 256);
         if opening {
+            let ends = self.segments.used.iter().map(|(number, segment)| (*number, segment.end));
+            Item::Segments(ends.collect()).encode(&mut buffer);
             for (id, group) in &self.groups {
                 Item::Checkpoint(group.checkpoint(*id)).encode(&mut buffer);
             }
         } else {
-            self.encode_standings(batch.items.iter().map(Item::group), &mut buffer);
+            self.encode_standings(batch.items.iter().filter_map(Item::group), &mut buffer);
         }
         batch.items.iter().for_each(|item| item.encode(&mut buffer));
         buffer.freeze()
@@ -167,6 +165,8 @@ impl Log {
         };
         assert!(self.writing.is_none(), "batch {} is still being written", header.batch);
         self.apply(batch, &header);
+        let segment = self.segments.used.get_mut(&header.segment);
+        segment.expect("the current segment is in use").end = header.end();
         self.stream.offset = header.end();
         self.stream.next = header.batch.next();
         self.stream.previous = (header.segment, header.end(), header.chain());
@@ -184,10 +184,11 @@ impl Log {
         let mut lows = BTreeMap::new();
         let mut configurations = batch.configurations.drain(..).peekable();
         for (number, item) in batch.items.drain(..).enumerate() {
+            let Some(id) = item.group() else { continue };
             let low = item.low();
-            let lowest = lows.entry(item.group()).or_insert(NO_SLOT);
+            let lowest = lows.entry(id).or_insert(NO_SLOT);
             *lowest = low.map_or(*lowest, |low| low.min(*lowest));
-            let group = self.groups.entry(item.group()).or_default();
+            let group = self.groups.entry(id).or_default();
             let mut free = |location| freed.push(location);
             match item {
                 Item::HardState(_, state) => group.hard = HardRecord::Known(state),
@@ -203,7 +204,7 @@ impl Log {
                 Item::Reset(_, position, configuration) => {
                     group.reset(position, configuration, &mut free);
                 }
-                Item::Standing(_) | Item::Checkpoint(_) => {}
+                Item::Standing(_) | Item::Checkpoint(_) | Item::Segments(_) => {}
             }
             while let Some((_, of, index, configuration)) =
                 configurations.next_if(|(at, ..)| *at == number)
@@ -247,7 +248,7 @@ impl Log {
         self.cache.trim(self.durable_submission);
         // Now, and only now: what made a segment dead is synced, and so is the checkpoint of the current segment.
         while let Some((number, size)) = self.segments.dead() {
-            if self.proving.is_some_and(|proving| proving.segment == number) {
+            if self.proving.is_some_and(|(_, segment)| segment == number) {
                 break;
             }
             self.segments.used.remove(&number);
@@ -290,7 +291,8 @@ impl Log {
         self.counts.written_size += total;
         let (file, data) = (header.segment.file(), proof_chunks(&header, items));
         let id = self.request(DiskOp::Write { file, offset, data, sync: false });
-        self.proving = Some(Proving { id, segment: header.segment, offset });
+        self.stream.proof = offset..offset + total;
+        self.proving = Some((id, header.segment));
     }
 
     /// Starts the most urgent work on files, if there is any.

@@ -53,6 +53,8 @@ pub(crate) struct CrashDisk {
     pub(crate) fail_sync: bool,
     /// Let the next synced write go nowhere although it reports success.
     pub(crate) lose_write: bool,
+    /// Pages of files that the device cannot read.
+    pub(crate) bad_pages: Vec<(FileName, u64)>,
 }
 
 impl CrashDisk {
@@ -187,6 +189,11 @@ impl DiskReader for CrashDisk {
 
     fn read(&self, file: &FileName, offset: u64, size: u64) -> Result<Bytes, DiskError> {
         let content = self.files.get(file).ok_or_else(|| DiskError::NotFound(file.clone()))?;
+        let bad = |page: &u64| page + 4096 > offset && *page < offset + size;
+        if self.bad_pages.iter().any(|(of, page)| of == file && bad(page)) {
+            let reason = "medium error".into();
+            return Err(DiskError::Io { file: file.clone(), reason });
+        }
         let start = content.live.len().min(usize::try_from(offset).unwrap());
         let end = content.live.len().min(usize::try_from(offset + size).unwrap());
         Ok(Bytes::copy_from_slice(&content.live[start..end]))
