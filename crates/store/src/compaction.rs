@@ -1,17 +1,18 @@
 //! Removing, in small steps, the versions that compaction made unreachable.
 //!
-//! Compaction itself is one number, the lowest readable revision. What no read at or above it can reach goes
-//! later: after every entry a bounded number of changes is swept, so a compaction never stalls
-//! what comes after it. The step is part of applying an entry, hence the same on all replicas.
+//! Compaction itself is one number, the lowest readable revision. What no read at or above it can
+//! reach goes later: after every entry a bounded number of changes is swept, so a compaction never
+//! stalls what comes after it. The step is part of applying an entry, hence the same on all
+//! replicas.
 //!
 //! ```text
 //!   history   1.0  2.0  2.1  3.0  4.0  5.0 | 6.0 ...
 //!             ──────────────▶ swept        └ compacted
 //! ```
-//! Each version that something followed at or below the compacted revision is found through what followed it:
-//! sweeping a change removes the versions of its key before it, and the change itself when it is a
-//! tombstone. Changes of the compacted revision itself stay, because a watch may begin there; they are met again by the
-//! next sweep.
+//! Each version that something followed at or below the compacted revision is found through what
+//! followed it: sweeping a change removes the versions of its key before it, and the change itself
+//! when it is a tombstone. Changes of the compacted revision itself stay, because a watch may begin
+//! there; they are met again by the next sweep.
 
 use crate::engine::{Direction, EngineView, Table};
 use crate::keys::{Keys, Revision, split_version};
@@ -19,8 +20,8 @@ use crate::overlay::Overlay;
 use crate::record::{Record, Summary, read_record};
 use quorate_types::ApplyFault;
 
-/// How many changes are swept after one entry: more than an entry usually adds, so that sweeping catches up, and
-/// few, because each costs about as much as a put.
+/// How many changes are swept after one entry: more than an entry usually adds, so that sweeping
+/// catches up, and few, because each costs about as much as a put.
 const SWEEP_STEP: usize = 4;
 
 /// The sub revision of a sweep that has come to the end of the compacted revision.

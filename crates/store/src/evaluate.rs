@@ -1,8 +1,8 @@
 //! Evaluating one request against the state and the changes of earlier entries.
 //!
-//! An [`Evaluation`] lives for one entry. Its writes all get the main revision after the current one, and a sub
-//! revision each; nothing is written before everything that can be refused was checked, so there is never a
-//! partial effect to take back.
+//! An [`Evaluation`] lives for one entry. Its writes all get the main revision after the current
+//! one, and a sub revision each; nothing is written before everything that can be refused was
+//! checked, so there is never a partial effect to take back.
 
 use crate::engine::{EngineView, Table};
 use crate::etcd::{
@@ -10,14 +10,15 @@ use crate::etcd::{
     DeleteRangeResponse, KeyValue, KvError, PutRequest, PutResponse, RangeRequest, RangeResponse,
     RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
-use crate::keys::{CHANGE_KEYS_SIZE, Keys, Revision};
+use crate::keys::{CHANGE_KEYS_SIZE, GROUP_SIZE, Keys, Revision};
 use crate::overlay::Overlay;
-use crate::range::{Found, Keep, Span, find_current, range};
+use crate::range::{Span, range, visit_current};
 use crate::reader::ReadError;
 use crate::record::{Record, read_record};
 use bytes::{Bytes, BytesMut};
 use quorate_types::ApplyFault;
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The value of a `Versions` key where the key was deleted.
@@ -41,8 +42,8 @@ pub(crate) struct Evaluation<'a, V> {
     pub(crate) digest: u64,
 }
 
-/// Which branch each transaction takes: decided for all, also the inner ones, before anything is written. In order of
-/// evaluation: a transaction before those inside.
+/// Which branch each transaction takes: decided for all, also the inner ones, before anything is
+/// written. In order of evaluation: a transaction before those inside.
 type Path = Vec<bool>;
 
 impl<'a, V: EngineView> Evaluation<'a, V> {
@@ -134,15 +135,22 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, ReadError> {
         let span = Span::new(&request.key, &request.range_end);
-        let keep = Keep { limit: usize::MAX };
-        let Found { kvs, count } = find_current(self.overlay, self.keys, span, keep)?;
-        for kv in &kvs {
+        let mut places = Vec::new();
+        let mut prev_kvs = Vec::new();
+        visit_current(self.overlay, self.keys, span, |place, value| {
+            places.push(place);
+            if request.prev_kv {
+                prev_kvs.push(read_record(value)?.kv);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let deleted = i64::try_from(places.len()).expect("keys are fewer than 2^63");
+        for place in places {
             let revision = self.next_change();
-            let place = self.keys.current(&kv.key);
-            self.write(place, &Record::tombstone(kv.key.clone(), revision));
+            let key = place.slice(GROUP_SIZE..);
+            self.write(place, &Record::tombstone(key, revision));
         }
-        let prev_kvs = if request.prev_kv { kvs } else { Vec::new() };
-        Ok(DeleteRangeResponse { revision: self.revision(), deleted: count, prev_kvs })
+        Ok(DeleteRangeResponse { revision: self.revision(), deleted, prev_kvs })
     }
 
     pub(crate) fn compact(
@@ -191,17 +199,22 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
 
     fn compare(&self, compare: &Compare) -> Result<bool, ReadError> {
         let span = Span::new(&compare.key, &compare.range_end);
-        let found = find_current(self.overlay, self.keys, span, Keep { limit: usize::MAX })?;
-        if found.kvs.is_empty() {
-            // There is no way to tell a missing value from an empty one in a request.
-            let by_value = matches!(compare.target, CompareTarget::Value(_));
-            return Ok(!by_value && holds(compare, &KeyValue::default()));
+        let (mut found, mut all) = (false, true);
+        visit_current(self.overlay, self.keys, span, |_, value| {
+            found = true;
+            all = holds(compare, &read_record(value)?.kv);
+            Ok(if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        if found {
+            return Ok(all);
         }
-        Ok(found.kvs.iter().all(|kv| holds(compare, kv)))
+        // There is no way to tell a missing value from an empty one in a request.
+        let by_value = matches!(compare.target, CompareTarget::Value(_));
+        Ok(!by_value && holds(compare, &KeyValue::default()))
     }
 
-    /// Puts are checked against the state before the transaction, as etcd does: a key that an earlier operation would
-    /// create does not exist yet.
+    /// Puts are checked against the state before the transaction, as etcd does: a key that an
+    /// earlier operation would create does not exist yet.
     fn check_puts(
         &self,
         request: &TxnRequest,

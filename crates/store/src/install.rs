@@ -18,7 +18,8 @@ use quorate_types::{
 /// A snapshot on its way in.
 ///
 /// # Invariants
-/// 1. What was taken so far is a prefix of the stream that the name promises, as far as checksums and order can say.
+/// 1. What was taken so far is a prefix of the stream that the name promises, as far as checksums
+///    and order can say.
 /// 2. `finished` only after the last record, with everything counted.
 pub(crate) struct Staging {
     /// The keys of the group.
@@ -198,4 +199,72 @@ impl Staging {
 
 fn content(number: u32, error: &DecodeError) -> InstallFault {
     InstallFault::Content(format!("chunk {number}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::KeyValue;
+    use bytes::{BufMut, BytesMut};
+    use quorate_types::{Configuration, Digest, Epoch, GroupId, Index, Position, Writer};
+
+    fn applied() -> Applied {
+        let position = Position::new(Index(9), Epoch::new(2, NodeId(1)));
+        Applied { position, digest: Digest(77) }
+    }
+
+    fn summary(applied: Applied) -> (u8, Bytes) {
+        (RECORD_SUMMARY, Summary { applied, revision: 5, ..Summary::default() }.encode())
+    }
+
+    fn change(key: &'static str, main: i64) -> (u8, Bytes) {
+        let key = Bytes::from_static(key.as_bytes());
+        let kv = KeyValue { key, mod_revision: main, ..KeyValue::default() };
+        let mut buffer = BytesMut::new();
+        Record { deleted: false, sub: 0, kv }.encode(&mut buffer);
+        (RECORD_CHANGE, buffer.freeze())
+    }
+
+    /// A chunk whose checksum is right, whatever it says: what a faulty peer could send.
+    fn forge(records: &[(u8, Bytes)], count: u64) -> Bytes {
+        let mut body = BytesMut::new();
+        for (kind, value) in records {
+            body.put_u8(*kind);
+            body.write_blob(value);
+        }
+        body.put_u8(RECORD_END);
+        body.put_u64_le(count);
+        let mut chunk = BytesMut::new();
+        chunk.put_u32_le(CHUNK_MAGIC);
+        chunk.put_u32_le(0);
+        chunk.put_u32_le(u32::try_from(body.len()).expect("small"));
+        chunk.put_u64_le(chunk_checksum(chain_start(applied().digest), 0, &body));
+        chunk.put_slice(&body);
+        chunk.freeze()
+    }
+
+    #[test]
+    fn a_stream_with_right_checksums_and_wrong_content_is_refused() {
+        let check = |records: &[(u8, Bytes)], count, usable: bool| {
+            let Applied { position, digest } = applied();
+            let name = SnapshotName { position, digest, configuration: Configuration::default() };
+            let mut staging = Staging::new(&name, Keys::new(GroupId(0)));
+            let taken = staging.take(forge(records, count)).and_then(|_| staging.finish());
+            assert_eq!(taken.is_ok(), usable, "{records:?}: {:?}", taken.err());
+        };
+        let good = summary(applied());
+        check(&[good.clone(), change("a", 2), change("a", 3)], 3, true);
+        check(&[good.clone(), change("a", 2), change("a", 3)], 2, false);
+        check(&[good.clone(), change("a", 3), change("a", 2)], 3, false);
+        check(&[good.clone(), change("a", 3), change("b", 3)], 3, false);
+        check(&[good.clone(), change("a", 6)], 2, false);
+        check(&[good.clone(), change("", 2)], 2, false);
+        check(&[good.clone(), good.clone()], 2, false);
+        check(&[change("a", 2)], 1, false);
+        check(&[good.clone(), (9, Bytes::new())], 2, false);
+        check(&[good.clone(), (RECORD_CHANGE, Bytes::from_static(b"short"))], 2, false);
+        let elsewhere = Position { index: Index(8), ..applied().position };
+        check(&[summary(Applied { position: elsewhere, ..applied() })], 1, false);
+        check(&[summary(Applied { digest: Digest(78), ..applied() })], 1, false);
+    }
 }

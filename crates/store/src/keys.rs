@@ -1,5 +1,5 @@
-//! The layout of engine keys (`docs/format/store.md`). Integers in keys are big-endian, so that their order is the
-//! order of the engine.
+//! The layout of engine keys (`docs/format/store.md`). Integers in keys are big-endian, so that
+//! their order is the order of the engine.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{ApplyFault, GroupId, Incarnation, NodeId};
@@ -47,7 +47,8 @@ impl Keys {
         Keys { group }
     }
 
-    /// Appends the keys of `History` and `Versions` for one change to `buffer`, and splits them off it.
+    /// Appends the keys of `History` and `Versions` for one change to `buffer`, and splits them off
+    /// it.
     pub(crate) fn change(
         self,
         key: &[u8],
@@ -117,7 +118,8 @@ impl Keys {
         buffer.freeze()
     }
 
-    /// `Versions`: every version of the keys from `key` to before `end`, or to the last when `end` is `None`.
+    /// `Versions`: every version of the keys from `key` to before `end`, or to the last when `end`
+    /// is `None`.
     pub(crate) fn versions_range(self, key: &[u8], end: Option<&[u8]>) -> KeyRange {
         let place = |key: &[u8]| {
             let mut buffer = self.start(key.len() + 2);
@@ -182,8 +184,8 @@ fn put_revision(buffer: &mut BytesMut, revision: Revision) {
     buffer.put_u32(revision.sub);
 }
 
-/// Writes a key so that it ends in itself: `00` becomes `00 ff`, the end is `00 00`. Order is kept, and no
-/// key's versions lie between those of another.
+/// Writes a key so that it ends in itself: `00` becomes `00 ff`, the end is `00 00`. Order is kept,
+/// and no key's versions lie between those of another.
 fn put_escaped(buffer: &mut BytesMut, key: &[u8]) {
     for byte in key {
         buffer.put_u8(*byte);

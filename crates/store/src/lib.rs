@@ -1,16 +1,16 @@
 //! The replicated MVCC store of Quorate over an ordered key-value engine.
 //!
-//! [`Store`] applies agreed entries and implements [`quorate_types::StateMachine`]; [`StoreReader`] answers
-//! reads beside it, from any thread; [`engine::Engine`] is what both stand on: an ordered key-value
-//! engine with atomic batches and consistent views, real (on disk) or simulated
-//! ([`engine::MemoryEngine`]). [`etcd`] holds the requests and responses of the `etcd` keyspace as plain
-//! data, without protobuf.
+//! [`Store`] applies agreed entries and implements [`quorate_types::StateMachine`]; [`StoreReader`]
+//! answers reads beside it, from any thread; [`engine::Engine`] is what both stand on: an ordered
+//! key-value engine with atomic batches and consistent views, real (on disk) or simulated
+//! ([`engine::MemoryEngine`]). [`etcd`] holds the requests and responses of the `etcd` keyspace as
+//! plain data, without protobuf.
 //!
 //! The store does not know which protocol replicates it. What it does depends on the entries and on
 //! its state, on nothing else: no clock, no randomness, no local resource.
 //!
-//! Left out, with its place kept: leases (a put that names one finds none), watches (the `History` table
-//! is ordered by revision for them), the `sql` keyspace, and an index that counts a range
+//! Left out, with its place kept: leases (a put that names one finds none), watches (the `History`
+//! table is ordered by revision for them), the `sql` keyspace, and an index that counts a range
 //! without walking it.
 
 pub mod engine;

@@ -1,4 +1,5 @@
-//! Changes not yet written, over a view: what an apply reads sees the writes of the entries before it.
+//! Changes not yet written, over a view: what an apply reads sees the writes of the entries before
+//! it.
 
 use crate::engine::{Batch, Change, Direction, EngineError, EngineView, Pair, Table};
 use crate::keys::KeyRange;

@@ -1,4 +1,5 @@
-//! Reading ranges: at the current revision from `Current`, at an older one from `Versions` and `History`.
+//! Reading ranges: at the current revision from `Current`, at an older one from `Versions` and
+//! `History`.
 
 use crate::engine::{Direction, EngineView, Table};
 use crate::etcd::{KeyValue, KvError, RangeRequest, RangeResponse, SortOrder, SortTarget};
@@ -8,6 +9,7 @@ use crate::reader::ReadError;
 use crate::record::read_record;
 use bytes::Bytes;
 use quorate_types::ApplyFault;
+use std::ops::ControlFlow;
 
 /// Which keys a request names.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +33,18 @@ impl<'a> Span<'a> {
 
 /// How much of what is found to keep.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
+struct Keep {
     /// At most so many keys; the count goes on.
-    pub(crate) limit: usize,
+    limit: usize,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+struct Found {
     /// In order of key, as far as kept.
-    pub(crate) kvs: Vec<KeyValue>,
+    kvs: Vec<KeyValue>,
     /// All of them.
-    pub(crate) count: i64,
+    count: i64,
 }
 
 impl Found {
@@ -51,39 +53,54 @@ impl Found {
     }
 }
 
+/// Shows each key of `span` as of the last change, by its engine key and its encoded record, until
+/// told to stop.
+pub(crate) fn visit_current<V: EngineView>(
+    overlay: &Overlay<V>,
+    keys: Keys,
+    span: Span<'_>,
+    mut visit: impl FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, ApplyFault>,
+) -> Result<(), ApplyFault> {
+    match span {
+        Span::Key(key) => {
+            let place = keys.current(key);
+            if let Some(value) = overlay.read(Table::Current, &place)? {
+                let _ = visit(place, value)?;
+            }
+        }
+        Span::Range(key, end) => {
+            let range = keys.current_range(key, end.map(|end| &end[..]));
+            for pair in overlay.scan(Table::Current, &range, Direction::Forward) {
+                let (place, value) = pair?;
+                if visit(place, value)?.is_break() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The keys of `span` as of the last change.
-pub(crate) fn find_current<V: EngineView>(
+fn find_current<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,
     span: Span<'_>,
     keep: Keep,
 ) -> Result<Found, ApplyFault> {
     let mut found = Found::default();
-    let mut take = |value: Bytes| -> Result<(), ApplyFault> {
+    visit_current(overlay, keys, span, |_, value| {
         found.count += 1;
         if found.wants_more(keep) {
             found.kvs.push(read_record(value)?.kv);
         }
-        Ok(())
-    };
-    match span {
-        Span::Key(key) => {
-            if let Some(value) = overlay.read(Table::Current, &keys.current(key))? {
-                take(value)?;
-            }
-        }
-        Span::Range(key, end) => {
-            let range = keys.current_range(key, end.map(|end| &end[..]));
-            for pair in overlay.scan(Table::Current, &range, Direction::Forward) {
-                take(pair?.1)?;
-            }
-        }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(found)
 }
 
 /// The keys of `span` as of the end of `revision`.
-pub(crate) fn find_at<V: EngineView>(
+fn find_at<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,
     span: Span<'_>,
@@ -127,7 +144,8 @@ pub(crate) fn find_at<V: EngineView>(
     Ok(found)
 }
 
-/// The newest version in a range of `Versions`: what names its key, where it is, whether the key lives there.
+/// The newest version in a range of `Versions`: what names its key, where it is, whether the key
+/// lives there.
 fn newest<V: EngineView>(
     overlay: &Overlay<V>,
     range: &KeyRange,
@@ -165,8 +183,8 @@ fn read_history<V: EngineView>(
 
 /// Answers a range. `current` is the revision that reads see, `compacted` the lowest readable one.
 ///
-/// The order of steps is etcd's, and shows: filters leave the count alone, and a limit without sort order cuts in order of
-/// key even when the sort target is another.
+/// The order of steps is etcd's, and shows: filters leave the count alone, and a limit without sort
+/// order cuts in order of key even when the sort target is another.
 pub(crate) fn range<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,

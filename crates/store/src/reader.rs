@@ -39,8 +39,8 @@ pub struct MemberAttributes {
     pub client_urls: Vec<String>,
 }
 
-/// Answers reads from what is applied, from any thread, while the [`crate::Store`] goes on. Cheap to clone; after a
-/// snapshot was installed it reads that.
+/// Answers reads from what is applied, from any thread, while the [`crate::Store`] goes on. Cheap
+/// to clone; after a snapshot was installed it reads that.
 ///
 /// A read sees one applied index, whole. Whether that is recent enough is the caller's to ensure: a
 /// linearizable read first waits until the index of its read barrier is applied.
@@ -84,7 +84,8 @@ impl<E: Engine> StoreReader<E> {
         self.published().applied
     }
 
-    /// The current revision and the compacted one, which is the lowest readable and -1 before the first compaction.
+    /// The current revision and the compacted one, which is the lowest readable and -1 before the
+    /// first compaction.
     #[must_use]
     pub fn revision(&self) -> (i64, i64) {
         let summary = self.published();

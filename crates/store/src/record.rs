@@ -14,7 +14,8 @@ const RECORD_HEADER_SIZE: usize = 1 + 8 + 4 + 8 + 8 + 8 + 4;
 const KIND_TOMBSTONE: u8 = 0;
 const KIND_PUT: u8 = 1;
 
-/// One version of a key. The same bytes stand in `History` and, while it is the newest, in `Current`.
+/// One version of a key. The same bytes stand in `History` and, while it is the newest, in
+/// `Current`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     /// Whether the key was deleted here; then only key and mod revision say anything.

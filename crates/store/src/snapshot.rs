@@ -7,10 +7,10 @@
 //!          +--------+----------+--------+----------+---------
 //!  stream  [summary] [origin window]* [member attributes]* [change]* [end]
 //! ```
-//! The stream is logical: what can be computed from it is left out. `Current` and `Versions` follow from `History`,
-//! because compaction never removes a key's newest version. The checksum of a chunk covers its number, its
-//! records and the checksum before it, and the first starts from the digest, so that a chunk that is cut, damaged, out
-//! of order or of another snapshot shows at once.
+//! The stream is logical: what can be computed from it is left out. `Current` and `Versions` follow
+//! from `History`, because compaction never removes a key's newest version. The checksum of a chunk
+//! covers its number, its records and the checksum before it, and the first starts from the digest,
+//! so that a chunk that is cut, damaged, out of order or of another snapshot shows at once.
 
 use crate::engine::{Direction, EngineView, Table};
 use crate::keys::{GROUP_SIZE, KeyRange, Keys};

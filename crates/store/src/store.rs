@@ -22,9 +22,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// The replicated store of one group.
 ///
 /// # Invariants
-/// 1. `summary`, `origins` and `recorded` say what the engine's live generation says: all are changed after a write of
-///    the engine succeeded, or not at all.
-/// 2. After a fault nothing is applied any more.
+/// 1. While there is no fault, `summary`, `origins` and `recorded` say what the engine's live
+///    generation says.
+/// 2. After a fault nothing is applied any more, and `summary` is still that of the last write.
 pub struct Store<E: Engine> {
     /// What it is written to.
     engine: E,
@@ -164,8 +164,8 @@ impl<E: Engine> Store<E> {
     }
 }
 
-/// The commands of a batch. All are read before the first is applied, so that one that this version does not
-/// know stops the replica with nothing of the batch applied.
+/// The commands of a batch. All are read before the first is applied, so that one that this version
+/// does not know stops the replica with nothing of the batch applied.
 fn decode_all(entries: &[Committed]) -> Result<Vec<Option<Command>>, ApplyFault> {
     let decode = |committed: &Committed| {
         let unsupported = |reason| ApplyFault::Unsupported { index: committed.index, reason };

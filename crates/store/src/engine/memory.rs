@@ -1,8 +1,8 @@
 //! An engine in memory that loses unsynced batches at a crash, as an engine on a disk does.
 //!
-//! Every key keeps its newest value and, while a view or a possible crash may still ask for them, older
-//! ones, each with the sequence number of its batch. A view is a sequence number; a crash takes back all
-//! sequence numbers above the one that survives.
+//! Every key keeps its newest value and, while a view or a possible crash may still ask for them,
+//! older ones, each with the sequence number of its batch. A view is a sequence number; a crash
+//! takes back all sequence numbers above the one that survives.
 
 use super::{Batch, Direction, Engine, EngineError, EngineReader, EngineView, Pair, Syncer, Table};
 use bytes::Bytes;
@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// How many pairs a scan takes at once under the lock: few at first, because many scans want only a few,
+/// How many pairs a scan takes at once under the lock: few at first, because many scans want only a
+/// few,
 const SCAN_PAGE_MIN: usize = 2;
 /// and at most so many.
 const SCAN_PAGE_MAX: usize = 64;
@@ -50,8 +51,8 @@ impl Chain {
         true
     }
 
-    /// Forgets versions that neither a view nor a crash can ask for: all older than the newest at or
-    /// below `floor`.
+    /// Forgets versions that neither a view nor a crash can ask for: all older than the newest at
+    /// or below `floor`.
     fn forget(&mut self, floor: u64) {
         if self.newest.0 <= floor {
             self.older.clear();
@@ -189,15 +190,15 @@ impl MemoryDisk {
         self.look().written
     }
 
-    /// Makes the batches up to number `written` durable: a sync that began when they were the last and ends now.
-    /// Numbers that a crash took back make nothing durable.
+    /// Makes the batches up to number `written` durable: a sync that began when they were the last
+    /// and ends now. Numbers that a crash took back make nothing durable.
     pub fn sync_up_to(&self, written: u64) {
         let mut device = self.change();
         device.synced = device.synced.max(written.min(device.written));
     }
 
-    /// Loses power: of the batches not synced, only the first `keep` survive, and what was staged is gone.
-    /// Engines from before are dead; what their views show from here on says nothing.
+    /// Loses power: of the batches not synced, only the first `keep` survive, and what was staged
+    /// is gone. Engines from before are dead; what their views show from here on says nothing.
     pub fn crash(&self, keep: u64) {
         let mut device = self.change();
         let survives = device.written.min(device.synced.saturating_add(keep));

@@ -22,7 +22,8 @@ pub enum Table {
     Current = 0,
     /// Revision → what changed. Written in order, read in order, removed about in order.
     History = 1,
-    /// Key and revision → whether the key lived then. For reads at old revisions and for compaction.
+    /// Key and revision → whether the key lived then. For reads at old revisions and for
+    /// compaction.
     Versions = 2,
     /// Applied position, origin windows, member attributes: few small records, rewritten often.
     State = 3,
@@ -55,8 +56,8 @@ pub struct Change {
     pub value: Option<Bytes>,
 }
 
-/// Changes that take effect together or not at all, also across a crash. A key appears at most once in a batch;
-/// tables come in order, and keys in order within a table.
+/// Changes that take effect together or not at all, also across a crash. A key appears at most once
+/// in a batch; tables come in order, and keys in order within a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The changes.
@@ -95,16 +96,19 @@ impl From<EngineError> for ApplyFault {
 /// The writing side: one owner, the store.
 ///
 /// # Rules that an implementation keeps
-/// 1. A batch survives a crash whole or not at all, and batches survive as a prefix of the order of their writes.
+/// 1. A batch survives a crash whole or not at all, and batches survive as a prefix of the order of
+///    their writes.
 /// 2. What was written before a call of the syncer is durable when that call returns.
-/// 3. A view shows a prefix of the batches, never part of one, and stays as it is while writes go on.
-/// 4. A generation is either live or invisible: a crash before [`Engine::commit_generation`] returns leaves the
-///    old one or the new one live, whole.
+/// 3. A view shows a prefix of the batches, never part of one, and stays as it is while writes go
+///    on.
+/// 4. A generation is either live or invisible: a crash before [`Engine::commit_generation`]
+///    returns leaves the old one or the new one live, whole.
 pub trait Engine: Send + 'static {
     /// The reading side.
     type Reader: EngineReader;
 
-    /// Writes a batch into the live generation. It is visible to later views at once, and durable later.
+    /// Writes a batch into the live generation. It is visible to later views at once, and durable
+    /// later.
     ///
     /// # Errors
     /// When the engine fails; it then refuses everything.
@@ -134,8 +138,8 @@ pub trait Engine: Send + 'static {
     /// When none is staged or the engine fails.
     fn sync_generation(&mut self) -> Result<(), EngineError>;
 
-    /// Makes the staged and synced generation the live one, durably and atomically. Views taken before still
-    /// show the old one.
+    /// Makes the staged and synced generation the live one, durably and atomically. Views taken
+    /// before still show the old one.
     ///
     /// # Errors
     /// When none is staged and synced, or the engine fails.

@@ -1,4 +1,5 @@
-//! What can be said of a request without the store: checked by a door before it proposes, and again at apply.
+//! What can be said of a request without the store: checked by a door before it proposes, and again
+//! at apply.
 
 use super::{
     Command, DeleteRangeRequest, KvError, PutRequest, RangeRequest, RequestOp, TxnRequest,
@@ -6,11 +7,12 @@ use super::{
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most operations of a transaction, counted as etcd does: the largest of its three lists, and for a transaction inside
-/// what that leaves.
+/// The most operations of a transaction, counted as etcd does: the largest of its three lists, and
+/// for a transaction inside what that leaves.
 pub const TXN_OPS_MAX: usize = 128;
 
-/// The largest key in bytes. Engines limit keys to 64 KiB, and a key's zero bytes are doubled in one of the tables.
+/// The largest key in bytes. Engines limit keys to 64 KiB, and a key's zero bytes are doubled in
+/// one of the tables.
 pub const KEY_SIZE_MAX: usize = 32_000;
 
 /// The most bytes that a member says of itself: names and addresses, not data.
@@ -95,7 +97,8 @@ fn check_ops(txn: &TxnRequest, ops_max: usize) -> Result<(), KvError> {
     Ok(())
 }
 
-/// Ranges of keys that deletes cover: start → the furthest end of a range starting there, `None` for no end.
+/// Ranges of keys that deletes cover: start → the furthest end of a range starting there, `None`
+/// for no end.
 type Deleted = BTreeMap<Bytes, Option<Bytes>>;
 
 /// What one branch writes.
@@ -130,8 +133,9 @@ impl Written {
     }
 }
 
-/// What a branch writes, or `DuplicateKey`. As in etcd: a put must not meet another put, nor a delete of its own branch or
-/// of a transaction listed before it; both branches of one inner transaction may put one key, because only one is taken.
+/// What a branch writes, or `DuplicateKey`. As in etcd: a put must not meet another put, nor a
+/// delete of its own branch or of a transaction listed before it; both branches of one inner
+/// transaction may put one key, because only one is taken.
 fn written(ops: &[RequestOp]) -> Result<Written, KvError> {
     let mut all = Written::default();
     for op in ops {

@@ -1,4 +1,5 @@
-//! The encoding of commands in log entries: a version byte, a tag byte, fields in order (`docs/format/store.md`).
+//! The encoding of commands in log entries: a version byte, a tag byte, fields in order
+//! (`docs/format/store.md`).
 
 use super::{
     Command, CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest,
@@ -26,11 +27,13 @@ const TAG_SET_MEMBER_ATTRIBUTES: u8 = 5;
 const TAG_RANGE: u8 = 6;
 
 impl Command {
-    /// The body of a log entry that holds this command. What [`super::check`] refuses can be encoded too, and is
-    /// refused again at apply: a door that forgot to check must not stop the replicas.
+    /// The body of a log entry that holds this command. What [`super::check`] refuses can be
+    /// encoded too, and is refused again at apply: a door that forgot to check must not stop the
+    /// replicas.
     ///
     /// # Panics
-    /// When transactions stand deeper inside each other than [`super::check`] allows: nobody could decode it.
+    /// When transactions stand deeper inside each other than [`super::check`] allows: nobody could
+    /// decode it.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut buffer = BytesMut::with_capacity(self.size_hint());

@@ -1,14 +1,14 @@
 //! Refusals of the `etcd` keyspace.
 
-/// Why a request is refused, in etcd's own words. A door maps each to its status code; the text is etcd's to
-/// the letter, because clients compare it.
+/// Why a request is refused, in etcd's own words. A door maps each to its status code; the text is
+/// etcd's to the letter, because clients compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum KvError {
     /// A request without a key (InvalidArgument).
     #[error("etcdserver: key is not provided")]
     EmptyKey,
-    /// `ignore_value` or `ignore_lease` on a key that does not exist, or an empty operation of a transaction
-    /// (InvalidArgument).
+    /// `ignore_value` or `ignore_lease` on a key that does not exist, or an empty operation of a
+    /// transaction (InvalidArgument).
     #[error("etcdserver: key not found")]
     KeyNotFound,
     /// A value beside `ignore_value` (InvalidArgument).

@@ -1,8 +1,8 @@
 //! The requests and responses of the `etcd` keyspace as plain data.
 //!
-//! Field names and number types are etcd's (API v3); a door translates its own messages to these and back.
-//! Writes travel in a log entry as a [`Command`]; its reply comes back as a [`Reply`]. Reads go to
-//! [`crate::StoreReader`].
+//! Field names and number types are etcd's (API v3); a door translates its own messages to these
+//! and back. Writes travel in a log entry as a [`Command`]; its reply comes back as a [`Reply`].
+//! Reads go to [`crate::StoreReader`].
 
 mod check;
 mod codec;

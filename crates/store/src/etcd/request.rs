@@ -33,8 +33,8 @@ pub enum SortTarget {
 
 /// Reads keys.
 ///
-/// `range_end` empty names the one key; a single zero byte all keys from `key` on; anything else the keys from
-/// `key` to before it.
+/// `range_end` empty names the one key; a single zero byte all keys from `key` on; anything else
+/// the keys from `key` to before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeRequest {
     /// The first key.
@@ -120,8 +120,8 @@ pub enum CompareTarget {
     Lease(i64),
 }
 
-/// A condition of a transaction. Over a range it must hold for every key in it; a missing key counts
-/// as one with zeroes.
+/// A condition of a transaction. Over a range it must hold for every key in it; a missing key
+/// counts as one with zeroes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
     /// The first key.

@@ -1,7 +1,9 @@
-//! Frozen samples of what stands on disks and wires (`docs/format/store.md`): a change here is a new format version.
+//! Frozen samples of what stands on disks and wires (`docs/format/store.md`): a change here is a
+//! new format version.
 
 use crate::harness::*;
 use bytes::Bytes;
+use quorate_store::engine::{Direction, EngineReader, EngineView, Table};
 use quorate_store::etcd::*;
 use quorate_types::{NodeId, StateMachine};
 
@@ -75,6 +77,25 @@ fn commands_of_version_one_are_read_and_written() {
         assert_eq!(hex(&command.encode()), hex(&sample(name)), "{name}");
         assert_eq!(Command::decode(sample(name)), Ok(command), "{name}");
     }
+}
+
+/// Every pair of every table: table, key, value.
+fn tables(client: &Client) -> String {
+    let view = client.disk.reader().view().expect("open");
+    let mut lines = String::new();
+    for table in Table::ALL {
+        for pair in view.scan(table, &[], &[0xff], Direction::Forward) {
+            let (key, value) = pair.expect("memory does not fail");
+            lines += &format!("{} {} {}\n", table.name(), hex(&key), hex(&value));
+        }
+    }
+    lines
+}
+
+#[test]
+fn tables_of_version_one_are_written() {
+    let expected = include_str!("../samples/store-v1-tables.txt");
+    assert_eq!(tables(&source()), expected);
 }
 
 #[test]

@@ -404,13 +404,15 @@ proptest! {
             prop_assert_eq!(client.reader().range(range), expected, "{:?}", range);
             replies.push(reply);
         }
-        // However the log is cut into batches, answers, digest and every byte of state are the same.
+        // However the log is cut into batches, answers, digest and every byte of state are the
+        // same.
         let mut other = Client::new();
         prop_assert_eq!(apply_in_batches(&mut other.store, &client.log, &course.cuts), replies);
         prop_assert_eq!(other.store.applied(), client.store.applied());
         let chunks = stream(&mut client.store);
         prop_assert_eq!(&stream(&mut other.store), &chunks);
-        // A snapshot answers as what it was taken of, also at old revisions, and goes on as it would.
+        // A snapshot answers as what it was taken of, also at old revisions, and goes on as it
+        // would.
         let name = name_of(client.store.applied());
         let mut third = Client::new();
         prop_assert_eq!(install(&mut third.store, &name, &chunks), Ok(client.store.applied()));
