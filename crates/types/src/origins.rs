@@ -143,7 +143,7 @@ impl OriginTable {
 
 impl Window {
     fn record(&mut self, sequence: u64) -> OriginVerdict {
-        if sequence + ORIGIN_WINDOW <= self.highest {
+        if sequence.saturating_add(ORIGIN_WINDOW) <= self.highest {
             return OriginVerdict::Seen;
         }
         if sequence > self.highest {
