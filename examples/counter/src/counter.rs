@@ -1,0 +1,142 @@
+//! A counter as a replicated state machine. Its whole state is one small file, replaced atomically by the syncer.
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_types::{
+    Applied, ApplyFault, Committed, DecodeError, Digest, EntryKind, InstallFault, OriginTable, OriginVerdict, Reader,
+    SnapshotName, SnapshotSource, StateMachine, Syncer, Writer,
+};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Everything that apply can see: always as of `applied`.
+#[derive(Clone, Default)]
+struct State {
+    value: u64,
+    applied: Applied,
+    origins: OriginTable,
+}
+
+impl State {
+    fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.put_u64_le(self.value);
+        buffer.write_position(self.applied.position);
+        buffer.put_u64_le(self.applied.digest.0);
+        buffer.write_blob(&self.origins.encode());
+        buffer.freeze()
+    }
+
+    fn decode(bytes: Bytes) -> Result<State, DecodeError> {
+        let mut reader = Reader::new("counter", bytes);
+        let value = reader.u64()?;
+        let applied = Applied { position: reader.position()?, digest: Digest(reader.u64()?) };
+        Ok(State { value, applied, origins: OriginTable::decode(reader.blob()?)? })
+    }
+}
+
+pub struct Counter {
+    file: PathBuf,
+    state: Arc<Mutex<State>>,
+    staged: Option<BytesMut>,
+}
+
+impl Counter {
+    /// Opens what the file holds; a missing file is a counter at 0.
+    pub fn open(file: &Path) -> Result<Counter, ApplyFault> {
+        let state = match std::fs::read(file) {
+            Ok(bytes) => State::decode(bytes.into()).map_err(|error| ApplyFault::Damaged(error.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(engine(error)),
+        };
+        Ok(Counter { file: file.to_owned(), state: Arc::new(Mutex::new(state)), staged: None })
+    }
+}
+
+/// Replaces a file so that a crash leaves the old content or the new.
+fn replace(file: &Path, content: &[u8]) -> std::io::Result<()> {
+    let temporary = file.with_extension("new");
+    let mut new = std::fs::File::create(&temporary)?;
+    new.write_all(content)?;
+    new.sync_all()?;
+    std::fs::rename(&temporary, file)?;
+    std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn engine(error: std::io::Error) -> ApplyFault {
+    ApplyFault::Engine(error.to_string())
+}
+
+impl StateMachine for Counter {
+    type Reply = u64;
+
+    fn applied(&self) -> Applied {
+        self.state.lock().expect("nobody panics with it").applied
+    }
+
+    fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<u64>>, ApplyFault> {
+        let mut state = self.state.lock().expect("nobody panics with it");
+        let mut replies = Vec::new();
+        for Committed { index, entry, wanted } in entries {
+            let command = entry.kind() == EntryKind::Command;
+            let new = command && state.origins.record(entry.origin()) == OriginVerdict::New;
+            if new && let Ok(amount) = Reader::new("amount", entry.body().clone()).u64() {
+                state.value = state.value.wrapping_add(amount);
+            }
+            state.applied.position = quorate_types::Position::new(*index, entry.created());
+            state.applied.digest = Digest(state.value);
+            replies.push((new && *wanted).then_some(state.value));
+        }
+        Ok(replies)
+    }
+
+    fn syncer(&self) -> Syncer {
+        let (file, state) = (self.file.clone(), self.state.clone());
+        Arc::new(move || {
+            let content = state.lock().expect("nobody panics with it").encode();
+            replace(&file, &content).map_err(engine)
+        })
+    }
+
+    fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault> {
+        let state = self.state.lock().expect("nobody panics with it").clone();
+        Ok(Box::new(Capture { applied: state.applied, content: Some(state.encode()) }))
+    }
+
+    fn stage_begin(&mut self, _: &SnapshotName) -> Result<(), InstallFault> {
+        self.staged = Some(BytesMut::new());
+        Ok(())
+    }
+
+    fn stage_chunk(&mut self, chunk: Bytes) -> Result<(), InstallFault> {
+        self.staged.get_or_insert_default().extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    fn stage_finish(&mut self) -> Result<(), InstallFault> {
+        let staged = self.staged.clone().unwrap_or_default().freeze();
+        State::decode(staged).map(|_| ()).map_err(|error| InstallFault::Content(error.to_string()))
+    }
+
+    fn install(&mut self) -> Result<Applied, InstallFault> {
+        let staged = self.staged.take().unwrap_or_default().freeze();
+        let state = State::decode(staged.clone()).map_err(|error| InstallFault::Content(error.to_string()))?;
+        replace(&self.file, &staged).map_err(engine)?;
+        *self.state.lock().expect("nobody panics with it") = state.clone();
+        Ok(state.applied)
+    }
+}
+
+struct Capture {
+    applied: Applied,
+    content: Option<Bytes>,
+}
+
+impl SnapshotSource for Capture {
+    fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyFault> {
+        Ok(self.content.take())
+    }
+}
