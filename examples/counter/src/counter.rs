@@ -135,7 +135,6 @@ impl SnapshotSource for Capture {
     fn applied(&self) -> Applied {
         self.applied
     }
-
     fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyFault> {
         Ok(self.content.take())
     }
