@@ -34,6 +34,8 @@ pub(crate) struct Replay {
     pub(crate) ends: BTreeMap<SegmentNumber, u64>,
     /// The last batch played back.
     pub(crate) last: Option<Header>,
+    /// The last of the missing batches that were judged.
+    judged: BatchNumber,
     /// How many batches were played back.
     pub(crate) batch_count: u64,
 }
@@ -84,9 +86,8 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Result<Replay, OpenError> {
             replay.play(batch, last)?;
         }
     }
-    let proofs = segments.last().map(|segment| &segment.proofs);
-    if let Some((proof, items)) = proofs.and_then(|proofs| proofs.iter().max_by_key(|p| p.0.batch))
-    {
+    let proofs = segments.iter().flat_map(|segment| &segment.proofs);
+    if let Some((proof, items)) = proofs.max_by_key(|(proof, _)| proof.batch) {
         replay.bridge(proof.batch.next(), (proof.previous_segment, 0), items, None);
     }
     replay.bridge(replay.proven.next(), (SegmentNumber(0), 0), &[], None);
@@ -105,7 +106,8 @@ impl Replay {
     }
 
     fn next_number(&self) -> BatchNumber {
-        self.last.map_or(BatchNumber(1), |last| last.batch.next())
+        let last = self.last.map_or(BatchNumber(0), |last| last.batch);
+        last.max(self.judged).next()
     }
 
     /// Plays one batch back; `last` of its segment.
@@ -173,7 +175,8 @@ impl Replay {
     }
 
     fn report_copy(&mut self, header: &Header, offset: u64, items: &[Item]) {
-        let named = items.iter().find(|item| !matches!(item, Item::Standing(_)));
+        let changes = |item: &&Item| item.group().is_some() && item.standing().is_none();
+        let named = items.iter().find(changes);
         let named = named.or(items.first());
         self.reports.push(DamageReport {
             file: header.segment.file(),
@@ -332,12 +335,14 @@ impl Replay {
         let standings: Vec<&Standing> = items.iter().filter_map(Item::standing).collect();
         if end > first {
             self.judge_hole(Hole { first, end, place, contradiction: false }, &standings);
+            self.judged = BatchNumber(end.0 - 1);
             return;
         }
         if end < first || (items.is_empty() && chain.is_none()) {
             return;
         }
-        let broken = chain.is_some() && chain != Some(self.last.map_or(0, |last| last.chain()));
+        let before = self.last.filter(|last| last.batch.next() == end).map(|last| last.chain());
+        let broken = before.is_some() && chain.is_some() && chain != before;
         let hole = Hole { first: BatchNumber(end.0 - 1), end, place, contradiction: true };
         let mut reported = false;
         for standing in standings {
