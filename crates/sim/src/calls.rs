@@ -67,7 +67,8 @@ impl World {
         if client.0 >= self.mix.workload.client_count {
             return self.on_probe_ended(&operation);
         }
-        let think = if self.dice.clients.chance(self.mix.workload.hurry) {
+        let hurries = operation.outcome != Outcome::Refused;
+        let think = if hurries && self.dice.clients.chance(self.mix.workload.hurry) {
             Duration::from_micros(10)
         } else {
             self.dice.clients.duration(Duration::from_millis(1), self.mix.workload.think_max)

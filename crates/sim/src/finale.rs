@@ -89,7 +89,8 @@ impl World {
                 }
             }
             Stage::Probing => {
-                if self.probes_left == 0 {
+                self.probe_again();
+                if self.probes.iter().all(Option::is_none) {
                     self.enter(Stage::Settling);
                 } else {
                     self.demand(PROGRESS_MAX, "every node to take a write and a read");
@@ -166,7 +167,9 @@ impl World {
 
     fn phase(&self, id: ProcessId) -> Option<Phase> {
         let running = self.processes[id.0].running.as_ref()?;
-        Some(running.status(self.now).phase)
+        Some(running)
+            .filter(|running| !running.leaving)
+            .map(|running| running.status(self.now).phase)
     }
 
     /// What the replica of a process says of itself, if it has one.
@@ -186,38 +189,34 @@ impl World {
     }
 
     fn probe_all(&mut self) {
-        self.probes_left = PROCESS_COUNT * 2;
         for id in 0..PROCESS_COUNT {
             let key = Key(PROBE_KEY + u32::try_from(id).expect("few processes"));
-            let value = self.clients.fresh_value();
-            self.probe(ProcessId(id), Call::Put { key, value });
+            self.probes[id] = Some(Call::Put { key, value: self.clients.fresh_value() });
+        }
+        self.probe_again();
+    }
+
+    /// Makes every probe that has not succeeded and is not under way.
+    fn probe_again(&mut self) {
+        for id in 0..PROCESS_COUNT {
+            let client = ClientId(self.mix.workload.client_count + id);
+            if let (Some(call), None) = (self.probes[id], self.clients.pending(client)) {
+                self.send_call(client, call, ProcessId(id));
+            }
         }
     }
 
-    fn probe(&mut self, id: ProcessId, call: Call) {
-        let client = ClientId(self.mix.workload.client_count + id.0);
-        if !self.send_call(client, call, id) {
-            self.fail("liveness", format!("n{} is down although nothing struck it", id.0 + 1));
-        }
-    }
-
-    /// A probe that failed is tried again, one that did not is followed by a read.
+    /// A write that succeeded is followed by a read; what failed is tried again.
     pub(crate) fn on_probe_ended(&mut self, operation: &Operation) {
-        let id = ProcessId(operation.client.0 - self.mix.workload.client_count);
-        match (&operation.outcome, operation.call) {
-            (Outcome::Written(_), _) => {
-                self.probes_left -= 1;
-                self.probe(id, Call::Scan);
-            }
+        let id = operation.client.0 - self.mix.workload.client_count;
+        self.probes[id] = match (&operation.outcome, operation.call) {
+            (Outcome::Written(_), _) => Some(Call::Scan),
             (Outcome::Refused | Outcome::Unknown, Call::Put { key, .. }) => {
-                let value = self.clients.fresh_value();
-                self.probe(id, Call::Put { key, value });
+                Some(Call::Put { key, value: self.clients.fresh_value() })
             }
-            (Outcome::Refused | Outcome::Unknown, call) => self.probe(id, call),
-            (Outcome::NotWritten(..) | Outcome::Got(..) | Outcome::Scanned(..), _) => {
-                self.probes_left -= 1;
-            }
-        }
+            (Outcome::Refused | Outcome::Unknown, call) => Some(call),
+            (Outcome::NotWritten(..) | Outcome::Got(..) | Outcome::Scanned(..), _) => None,
+        };
     }
 
     fn applied(&self, id: usize) -> Option<Applied> {

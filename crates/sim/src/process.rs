@@ -4,6 +4,7 @@ use crate::checkers::claims::{Claim, Claims};
 use crate::checkers::order::Order;
 use crate::disk::{CrashDisk, Ending, Ticket};
 use crate::engine::{self, Machine};
+use crate::finale::Stage;
 use crate::history::{Call, ClientId, Outcome};
 use crate::mutants::Mutant;
 use crate::network::{End, Life, Packet, ProcessId};
@@ -28,6 +29,9 @@ const CLAIM_SAMPLE: u64 = 40;
 
 /// One in so many wake-ups is followed by a look at the node's status.
 const STATUS_SAMPLE: u64 = 8;
+
+/// How often in a row a node may ask to be woken at once and then do nothing: more is a loop that burns a processor.
+const IDLE_COUNT_MAX: u64 = 10;
 
 /// How soon a stream that could not be opened, or was closed, is dialled again, at most.
 const REDIAL_MAX: Duration = Duration::from_millis(200);
@@ -78,6 +82,8 @@ pub(crate) struct Running {
     requests: BTreeMap<RequestId, ClientId>,
     /// How often it was woken.
     wake_count: u64,
+    /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
+    idle_count: u64,
     /// Whether it was asked to leave.
     pub(crate) leaving: bool,
     /// Whether a failure of its disk was simulated in this life.
@@ -191,6 +197,7 @@ impl World {
             next_request: 0,
             requests: BTreeMap::new(),
             wake_count: 0,
+            idle_count: 0,
             leaving: false,
             disk_failed: false,
         });
@@ -254,6 +261,7 @@ impl World {
         }
         let local = running.local(now);
         let mut inputs = std::mem::take(&mut running.inbox);
+        let told_nothing = inputs.is_empty();
         if running.node.next_deadline().is_some_and(|deadline| deadline <= local) {
             inputs.push(NodeInput::Tick);
         }
@@ -266,10 +274,16 @@ impl World {
         running.wake_count += 1;
         let effects: Vec<NodeEffect> = std::iter::from_fn(|| running.node.poll()).collect();
         let deadline = running.node.next_deadline().map(|deadline| running.global(deadline));
+        let idle = told_nothing && effects.is_empty() && deadline.is_some_and(|due| due <= now);
+        running.idle_count = if idle { running.idle_count + 1 } else { 0 };
+        let spins = running.idle_count > IDLE_COUNT_MAX;
         let look = running.wake_count.is_multiple_of(STATUS_SAMPLE);
         self.trace.step(now, "wake", &[id.0 as u64, count], |f| write!(f, "{} {count}", name(id)));
         for effect in effects {
             self.carry_out(id, effect, answers_vote);
+        }
+        if spins {
+            self.fail("bounded", format!("{} asks to be woken for nothing, for ever", name(id)));
         }
         if let Some(deadline) = deadline {
             let slack = Duration::from_micros(self.dice.process.between(1, 50));
@@ -545,7 +559,8 @@ impl World {
 
     /// Starts a process that is down after a while.
     pub(crate) fn reopen_later(&mut self, id: ProcessId) {
-        let slow = self.dice.faults.chance(300_000);
+        let faults_go_on = matches!(self.stage, Stage::Forming | Stage::Working);
+        let slow = faults_go_on && self.dice.faults.chance(300_000);
         let longest = if slow { Duration::from_secs(6) } else { Duration::from_millis(400) };
         let wait = self.dice.faults.duration(Duration::from_millis(5), longest);
         let life = self.processes[id.0].life;

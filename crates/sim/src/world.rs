@@ -10,7 +10,7 @@ use crate::client::Clients;
 use crate::dice::Dice;
 use crate::disk::{Ending, Ticket};
 use crate::finale::Stage;
-use crate::history::{ClientId, Moment};
+use crate::history::{Call, ClientId, Moment};
 use crate::mutants::Mutant;
 use crate::network::{End, Life, Network, Packet, ProcessId, Weather};
 use crate::process::Process;
@@ -152,8 +152,8 @@ pub struct World {
     pub(crate) stage: Stage,
     /// Since when.
     pub(crate) stage_began: Instant,
-    /// How many probes of the end are not answered yet.
-    pub(crate) probes_left: usize,
+    /// What each process must still answer at the end.
+    pub(crate) probes: [Option<Call>; PROCESS_COUNT],
     /// What happened, in numbers.
     pub(crate) counts: Counts,
     /// The first broken promise; nothing happens after it.
@@ -187,7 +187,7 @@ impl World {
             elections: Elections::default(),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
-            probes_left: 0,
+            probes: [None; PROCESS_COUNT],
             counts: Counts::default(),
             violation: None,
             mix,

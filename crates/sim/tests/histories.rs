@@ -188,6 +188,19 @@ fn two_swaps_from_one_value_are_wrong() {
 }
 
 #[test]
+fn a_swap_from_a_value_of_unknown_outcome_is_right_only_if_a_revision_is_left_for_it() {
+    let swapped = |revision| {
+        Book::default().written((1, 0, 1), 1, 10, 2).put((2, 2, 3), 1, 11, Outcome::Unknown).swap(
+            (3, 4, 5),
+            (11, 12),
+            Outcome::Written(Revision(revision)),
+        )
+    };
+    swapped(4).right();
+    swapped(3).wrong_by_witness();
+}
+
+#[test]
 fn a_scan_that_mixes_two_moments_is_wrong() {
     let all = BTreeMap::from([(Key(1), found(10, 2)), (Key(2), found(21, 4))]);
     let all = all.into_iter().filter_map(|(key, held)| Some((key, held?))).collect();
