@@ -294,7 +294,7 @@ impl Group {
         [
             self.protocol.next_deadline(),
             self.machine.next_deadline(),
-            self.waiters.next_deadline(),
+            self.waiters.next_deadline(self.leader.is_some()),
             self.outbound.next_deadline(),
         ]
         .into_iter()

@@ -428,13 +428,14 @@ impl Waiters {
         }
     }
 
-    /// When something is due, if nothing else happens.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    /// When something is due, if nothing else happens. What waits to be sent is due at its time only while there is a
+    /// leader to send it to.
+    pub(crate) fn next_deadline(&self, has_leader: bool) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let resend = self.resends.first().map(|(at, _)| *at);
         let round = self.rounds.values().map(|round| round.resend_at).min();
-        let proposals = self.unsent_pause.filter(|_| !self.unsent.is_empty());
-        let reads = self.unasked_pause.filter(|_| !self.unasked.is_empty());
+        let proposals = self.unsent_pause.filter(|_| has_leader && !self.unsent.is_empty());
+        let reads = self.unasked_pause.filter(|_| has_leader && !self.unasked.is_empty());
         [deadline, resend, round, proposals, reads].into_iter().flatten().min()
     }
 }
