@@ -1,9 +1,6 @@
 //! A counter as a replicated state machine. Its whole state is one small file, replaced atomically by the syncer.
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::{
-    Applied, ApplyFault, Committed, DecodeError, Digest, EntryKind, InstallFault, OriginTable, OriginVerdict, Reader,
-    SnapshotName, SnapshotSource, StateMachine, Syncer, Writer,
-};
+use quorate_types::*;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -44,7 +41,7 @@ impl Counter {
     /// Opens what the file holds; a missing file is a counter at 0.
     pub fn open(file: &Path) -> Result<Counter, ApplyFault> {
         let state = match std::fs::read(file) {
-            Ok(bytes) => State::decode(bytes.into()).map_err(|error| ApplyFault::Damaged(error.to_string()))?,
+            Ok(bytes) => State::decode(bytes.into()).map_err(damage)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(engine(error)),
         };
@@ -62,6 +59,10 @@ fn replace(file: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
+fn damage(error: DecodeError) -> ApplyFault {
+    ApplyFault::Damaged(error.to_string())
+}
+
 fn engine(error: std::io::Error) -> ApplyFault {
     ApplyFault::Engine(error.to_string())
 }
@@ -77,12 +78,12 @@ impl StateMachine for Counter {
         let mut state = self.state.lock().expect("nobody panics with it");
         let mut replies = Vec::new();
         for Committed { index, entry, wanted } in entries {
-            let command = entry.kind() == EntryKind::Command;
-            let new = command && state.origins.record(entry.origin()) == OriginVerdict::New;
+            let new = entry.kind() == EntryKind::Command
+                && state.origins.record(entry.origin()) == OriginVerdict::New;
             if new && let Ok(amount) = Reader::new("amount", entry.body().clone()).u64() {
                 state.value = state.value.wrapping_add(amount);
             }
-            state.applied.position = quorate_types::Position::new(*index, entry.created());
+            state.applied.position = Position::new(*index, entry.created());
             state.applied.digest = Digest(state.value);
             replies.push((new && *wanted).then_some(state.value));
         }
@@ -91,14 +92,12 @@ impl StateMachine for Counter {
 
     fn syncer(&self) -> Syncer {
         let (file, state) = (self.file.clone(), self.state.clone());
-        Arc::new(move || {
-            let content = state.lock().expect("nobody panics with it").encode();
-            replace(&file, &content).map_err(engine)
-        })
+        let content = move || state.lock().expect("nobody panics with it").encode();
+        Arc::new(move || replace(&file, &content()).map_err(engine))
     }
 
     fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault> {
-        let state = self.state.lock().expect("nobody panics with it").clone();
+        let state = self.state.lock().expect("nobody panics with it");
         Ok(Box::new(Capture { applied: state.applied, content: Some(state.encode()) }))
     }
 
@@ -114,12 +113,12 @@ impl StateMachine for Counter {
 
     fn stage_finish(&mut self) -> Result<(), InstallFault> {
         let staged = self.staged.clone().unwrap_or_default().freeze();
-        State::decode(staged).map(|_| ()).map_err(|error| InstallFault::Content(error.to_string()))
+        Ok(State::decode(staged).map(drop).map_err(damage)?)
     }
 
     fn install(&mut self) -> Result<Applied, InstallFault> {
         let staged = self.staged.take().unwrap_or_default().freeze();
-        let state = State::decode(staged.clone()).map_err(|error| InstallFault::Content(error.to_string()))?;
+        let state = State::decode(staged.clone()).map_err(damage)?;
         replace(&self.file, &staged).map_err(engine)?;
         *self.state.lock().expect("nobody panics with it") = state.clone();
         Ok(state.applied)
