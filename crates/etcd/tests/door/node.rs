@@ -1,4 +1,5 @@
 //! The door in front of a real node: a cluster of one, with its log, its engine and its threads.
+#![expect(clippy::disallowed_types, reason = "a real node listens on a real socket")]
 
 use crate::etcdctl::{etcdctl, installed};
 use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -20,9 +21,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-#[expect(clippy::disallowed_types, reason = "a real node listens on a real socket")]
-use std::net::TcpListener as PeerSocket;
-
 /// How long a cluster of one may take to form and to be served.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,7 +39,7 @@ impl Member {
             .expect("an engine");
         let store = Store::open(engine, GroupId(0)).expect("a store");
         let reader = store.reader();
-        let peers = PeerSocket::bind("127.0.0.1:0").expect("a free port");
+        let peers = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let peer_address = peers.local_addr().expect("bound").to_string();
         let cluster = vec![("n1".to_string(), peer_address)];
         let options = RuntimeOptions::new("n1", cluster, folder, PeerListener::Bound(peers));
