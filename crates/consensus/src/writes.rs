@@ -87,7 +87,12 @@ impl Writes {
     /// Says that all state up to `index` is durable by other means (a snapshot installed), and the log empty
     /// above it.
     pub(crate) fn reset(&mut self, index: Index) {
-        self.changes(index.next());
+        // What is under way concerns slots that are gone.
+        for write in &mut self.in_flight {
+            write.first = NONE;
+            write.last = index;
+        }
+        self.first = index.next();
         self.durable = index;
     }
 

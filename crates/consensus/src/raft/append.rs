@@ -115,8 +115,12 @@ impl Raft {
     fn refill(&mut self, epoch: Epoch, index: Index, entry: Entry) {
         self.note_log_epoch(epoch);
         self.note_configuration(index, &entry);
-        let created = entry.created();
-        let slot = Slot { index, accepted: epoch, entry };
+        self.put_into_damaged(Slot { index, accepted: epoch, entry });
+    }
+
+    /// Puts `slot` into the place of a damaged one.
+    pub(super) fn put_into_damaged(&mut self, slot: Slot) {
+        let (index, created) = (slot.index, slot.entry.created());
         self.writes.write(slot.clone());
         self.tail.replace(slot);
         self.damage.refilled(index);
@@ -124,13 +128,6 @@ impl Raft {
         if next.is_some_and(|next| next < created) && index >= self.committed {
             // Terms never fall along a log, so what was here and what follows are not of the leader's.
             self.truncate(index.next());
-        }
-    }
-
-    fn note_log_epoch(&mut self, epoch: Epoch) {
-        if self.hard.log_epoch != epoch {
-            self.hard.log_epoch = epoch;
-            self.writes.hard(self.hard);
         }
     }
 
@@ -194,7 +191,9 @@ impl Raft {
             let last = self.tail.last();
             self.drop_message(from, format!("commit {committed} is above the last index {last}"));
         }
-        let received = self.verified;
+        // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
+        // was installed while no leader was known is made known by this.
+        let received = self.verified.max(self.committed.min(self.held()));
         self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
     }
 

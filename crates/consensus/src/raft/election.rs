@@ -316,7 +316,9 @@ impl Raft {
         self.role = role;
         let role = self.role_name();
         if role != old {
-            self.event(Event::Role { role, epoch: self.hard.promised });
+            let is_leader = matches!(self.role, Role::Leader(_));
+            let epoch = if is_leader { self.own_epoch() } else { self.hard.promised };
+            self.event(Event::Role { role, epoch });
         }
     }
 

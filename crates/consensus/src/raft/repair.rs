@@ -42,15 +42,18 @@ pub(super) struct Damage {
 }
 
 impl Damage {
+    /// What the log says of its damage at open; `marked` when the hard state bears [`suspicion`].
     pub(super) fn open(
         faults: &[SlotFault],
         applied: Index,
+        marked: bool,
         forgotten: bool,
         context: u64,
     ) -> Damage {
         let faults: BTreeMap<Index, SlotFault> =
             faults.iter().map(|fault| (fault.index(), *fault)).collect();
-        let suspect = faults.keys().any(|index| *index > applied);
+        // A fault at the applied index itself may hide that a snapshot took its place just before a crash.
+        let suspect = marked || faults.keys().any(|index| *index >= applied);
         let survey =
             forgotten.then_some(Survey { context, answers: BTreeMap::new(), due: Instant::ZERO });
         Damage { faults, suspect, survey }
@@ -99,16 +102,6 @@ impl Damage {
         }
     }
 
-    /// Whether there are faults, none of them above `synced`.
-    pub(super) fn is_only_below(&self, synced: Index) -> bool {
-        self.suspect && !self.faults.is_empty() && self.first_fault_above(synced).is_none()
-    }
-
-    /// What was damaged is held by the engine.
-    pub(super) fn forgive(&mut self) {
-        self.suspect = false;
-    }
-
     /// The first sound slot above every damaged one of `purged < i <= synced`, if there is one up to `synced`.
     pub(super) fn sound_above_faults(&self, purged: Index, synced: Index) -> Option<Index> {
         if self.faults.is_empty() || purged >= synced {
@@ -119,6 +112,12 @@ impl Damage {
         let sound = highest.next();
         (sound <= synced && !self.has_fault(sound)).then_some(sound)
     }
+}
+
+/// The `log_epoch` of a replica whose log was damaged and is not proved whole: in line with nobody. It stays on disk
+/// over refills and restarts, since a refilled slot may for a while stand before slots of another history.
+pub(super) fn suspicion(node: NodeId) -> Epoch {
+    Epoch::new(0, node)
 }
 
 impl Raft {
@@ -157,6 +156,17 @@ impl Raft {
             && self.tail.epoch_at(self.verified) == Some(epoch)
         {
             self.damage.suspect = false;
+            self.hard.log_epoch = epoch;
+            self.writes.hard(self.hard);
+        }
+    }
+
+    /// Records which leadership the log is brought in line with, in the write that does so.
+    pub(super) fn note_log_epoch(&mut self, epoch: Epoch) {
+        let epoch = if self.damage.suspect { suspicion(self.node()) } else { epoch };
+        if self.hard.log_epoch != epoch {
+            self.hard.log_epoch = epoch;
+            self.writes.hard(self.hard);
         }
     }
 

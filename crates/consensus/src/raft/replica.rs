@@ -6,7 +6,7 @@ use super::membership::Membership;
 use super::message::Message;
 use super::propose::Forwards;
 use super::read::FollowerReads;
-use super::repair::Damage;
+use super::repair::{Damage, suspicion};
 use super::snapshot::Install;
 use crate::tail::Tail;
 use crate::writes::Writes;
@@ -138,6 +138,7 @@ impl Raft {
         let is_empty = log.bounds.last == Index::ZERO;
         let forgotten = log.hard_state.is_none() && !is_empty;
         let hard = log.hard_state.unwrap_or_default();
+        let marked = hard.log_epoch == suspicion(options.node);
         let tail = Tail::open(log.bounds, &log.epochs);
         let mut random = ChaCha8Rng::seed_from_u64(
             options.seed ^ options.node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -149,7 +150,7 @@ impl Raft {
             random,
             hard,
             writes: Writes::new(log.bounds.last),
-            damage: Damage::open(&log.faults, applied.index, forgotten, context),
+            damage: Damage::open(&log.faults, applied.index, marked, forgotten, context),
             membership: Membership::open(log.configurations),
             committed: applied.index,
             applied: applied.index,
@@ -316,7 +317,6 @@ impl Raft {
         if let Some(digest) = digest {
             self.on_own_digest(index, digest);
         }
-        self.after_synced();
         self.maybe_install();
     }
 

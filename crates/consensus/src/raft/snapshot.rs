@@ -3,7 +3,7 @@
 use super::replica::{Raft, Role};
 use crate::progress::ProgressState;
 use crate::{Effect, Event, SnapshotEffect, SnapshotInput, SnapshotOutcome};
-use quorate_types::{Configuration, Epoch, Index, NodeId, Op, Position};
+use quorate_types::{Configuration, Entry, Epoch, Index, NodeId, Op, Position, Slot};
 
 /// A snapshot on its way into the state machine.
 #[derive(Clone, Debug)]
@@ -67,11 +67,9 @@ impl Raft {
         let is_sound = !self.damage.has_fault(position.index);
         let is_new = position.index > self.committed.min(held);
         let has_it = is_sound && found == Some(position.epoch);
-        let is_unknown = !is_sound && position.index < self.tail.last();
         if has_it && is_new && position.index <= held {
             self.advance_committed_to(position.index);
         } else if is_new
-            && !is_unknown
             && self.install.is_none()
             && !self.damage.is_forgetful()
             && !matches!(self.role, Role::Leader(_))
@@ -118,8 +116,15 @@ impl Raft {
     /// The state machine stands at `position`, which the log did not reach, or reached otherwise: the log begins
     /// there. Where it holds that very position, what follows stays.
     fn take_place(&mut self, position: Position, configuration: Configuration) {
-        let is_sound = !self.damage.has_fault(position.index);
-        if is_sound && self.tail.epoch_at(position.index) == Some(position.epoch) {
+        self.note_log_epoch(self.hard.log_epoch);
+        if self.damage.has_fault(position.index) && position.index < self.tail.last() {
+            // Nothing proves that what follows is not of this history, and it may have been acknowledged: it
+            // stays. What stood in the slot is in the state machine, and is purged at once.
+            let (index, accepted) = (position.index, position.epoch);
+            self.committed = self.committed.max(index);
+            self.put_into_damaged(Slot { index, accepted, entry: Entry::noop(position.epoch) });
+        }
+        if self.tail.epoch_at(position.index) == Some(position.epoch) {
             self.tail.purge(position);
             self.writes.push(Op::Purge(position));
             self.membership.purge(position.index);
@@ -146,13 +151,6 @@ impl Raft {
         if !is_known && self.tail.epoch_at(applied.index) != Some(applied.epoch) {
             let configuration = self.membership.at(applied.index).clone();
             self.take_place(applied, configuration);
-        }
-    }
-
-    /// The engine has synced more: faults below are of no consequence any more.
-    pub(super) fn after_synced(&mut self) {
-        if self.damage.is_only_below(self.synced) {
-            self.damage.forgive();
         }
     }
 

@@ -1,6 +1,9 @@
 //! Raft from outside: golden scripts with an explicit network and disk, and random runs by seed.
+#![expect(clippy::disallowed_methods, reason = "seeds and golden files come from outside")]
+#![expect(clippy::print_stderr, reason = "a trace of a failing seed is printed on demand")]
 
 mod disk;
+mod golden;
 mod machine;
 mod random;
 mod replica;

@@ -112,10 +112,6 @@ impl Replica {
         self.staged.clear();
     }
 
-    pub(crate) fn raft(&mut self) -> &mut Raft {
-        self.raft.as_mut().expect("the node runs")
-    }
-
     pub(crate) fn handle(&mut self, now: Instant, input: Input) {
         if let Some(raft) = &mut self.raft {
             raft.handle(now, input);
