@@ -28,4 +28,5 @@ mod snapshot;
 mod store;
 
 pub use reader::{MemberAttributes, ReadError, StoreReader};
+pub use record::FORMAT_VERSION;
 pub use store::Store;

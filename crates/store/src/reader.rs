@@ -50,8 +50,18 @@ pub struct StoreReader<E: Engine> {
     engine: E::Reader,
     /// The keys of the group.
     keys: Keys,
-    /// The summary after the last apply, written by the store.
-    published: Arc<RwLock<Summary>>,
+    /// What the store last said of itself.
+    published: Arc<RwLock<Published>>,
+}
+
+/// What the store says of itself to its readers.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    /// The summary after the last write of the engine.
+    summary: Summary,
+    /// Odd from before a write of the engine until its summary is published. A view taken while
+    /// this stood still and even holds just what the summary says.
+    version: u64,
 }
 
 impl<E: Engine> Clone for StoreReader<E> {
@@ -63,32 +73,40 @@ impl<E: Engine> Clone for StoreReader<E> {
 
 impl<E: Engine> StoreReader<E> {
     pub(crate) fn new(engine: E::Reader, keys: Keys, summary: Summary) -> StoreReader<E> {
-        StoreReader { engine, keys, published: Arc::new(RwLock::new(summary)) }
+        let published = Arc::new(RwLock::new(Published { summary, version: 0 }));
+        StoreReader { engine, keys, published }
     }
 
     pub(crate) fn view(&self) -> Result<View<E>, ApplyFault> {
         Ok(self.engine.view()?)
     }
 
-    pub(crate) fn publish(&self, summary: Summary) {
-        *self.published.write().expect("nothing panics while it holds this lock") = summary;
+    /// Says that the engine is about to be written.
+    pub(crate) fn begin_write(&self) {
+        self.published.write().expect(UNPOISONED).version |= 1;
     }
 
-    fn published(&self) -> Summary {
-        *self.published.read().expect("nothing panics while it holds this lock")
+    /// Says what the engine holds, once it is written.
+    pub(crate) fn publish(&self, summary: Summary) {
+        let mut published = self.published.write().expect(UNPOISONED);
+        *published = Published { summary, version: (published.version | 1) + 1 };
+    }
+
+    fn published(&self) -> Published {
+        *self.published.read().expect(UNPOISONED)
     }
 
     /// How far the store has come: everything up to there is seen by a read that begins now.
     #[must_use]
     pub fn applied(&self) -> Applied {
-        self.published().applied
+        self.published().summary.applied
     }
 
     /// The current revision and the compacted one, which is the lowest readable and -1 before the
     /// first compaction.
     #[must_use]
     pub fn revision(&self) -> (i64, i64) {
-        let summary = self.published();
+        let summary = self.published().summary;
         (summary.revision, summary.compacted)
     }
 
@@ -143,13 +161,18 @@ impl<E: Engine> StoreReader<E> {
         Ok(members)
     }
 
-    /// A view and the summary in it.
+    /// A view and the summary in it, which is read from the view only when a write went on beside.
     fn open(&self) -> Result<(Overlay<View<E>>, Summary), ApplyFault> {
+        let before = self.published();
         let overlay = Overlay::new(self.view()?);
-        let summary = read_summary(&overlay, self.keys)?;
+        let undisturbed = before.version % 2 == 0 && self.published().version == before.version;
+        let summary = if undisturbed { before.summary } else { read_summary(&overlay, self.keys)? };
         Ok((overlay, summary))
     }
 }
+
+/// Why the lock is not poisoned.
+const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 /// The summary that a view holds; the default before the first apply.
 pub(crate) fn read_summary<V: EngineView>(

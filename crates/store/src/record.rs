@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{Applied, ApplyFault, DecodeError, Digest, Reader, Writer};
 
 /// The version of the layout of engine keys and values that this code writes.
-pub(crate) const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 1;
 
 /// The bytes of a record before key and value.
 const RECORD_HEADER_SIZE: usize = 1 + 8 + 4 + 8 + 8 + 8 + 4;

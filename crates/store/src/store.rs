@@ -106,7 +106,9 @@ impl<E: Engine> Store<E> {
         let Applying { mut overlay, summary, touched, .. } = batch;
         self.write_origins(&mut overlay, &touched);
         overlay.changes.put(Table::State, self.keys.summary(), summary.encode());
-        self.engine.write(overlay.changes.into_batch())?;
+        let batch = overlay.changes.into_batch();
+        self.reader.begin_write();
+        self.engine.write(batch)?;
         self.summary = summary;
         self.reader.publish(summary);
         Ok(replies)
@@ -352,6 +354,7 @@ impl<E: Engine> StateMachine for Store<E> {
                     format!("it ends at {}, before the applied index {now}", applied.position);
                 return Err(InstallFault::Content(reason));
             }
+            store.reader.begin_write();
             store.engine.commit_generation().map_err(ApplyFault::from)?;
             store.staging = None;
             store.load()?;
