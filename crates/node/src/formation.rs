@@ -2,7 +2,7 @@
 //!
 //! Each fresh node draws an incarnation, makes it durable and says hello. Then, each node for itself:
 //! ```text
-//! gather    until the incarnation of every listed member is known
+//! gather    until the incarnation of every listed member is known, and that it was given the same list
 //! record    the roster (names, addresses, incarnations) durably; it is never changed again
 //! confirm   until every member has said that it holds this very roster durably
 //! complete  node ids by order of name, cluster id = hash of the roster; the log begins with its configuration
@@ -85,6 +85,8 @@ pub(crate) struct Formation {
     list: Vec<(String, String)>,
     /// Incarnations heard of, this node's own among them.
     known: BTreeMap<String, Incarnation>,
+    /// Who is known to have been given the same list: by its own word, or by that of one who recorded it.
+    agreed: BTreeSet<String>,
     /// The roster that this node holds, durably or on its way to disk.
     roster: Option<Roster>,
     /// Whether that roster is durable here.
@@ -113,6 +115,7 @@ impl Formation {
         list.sort();
         Formation {
             known: BTreeMap::from([(name.clone(), incarnation)]),
+            agreed: BTreeSet::from([name.clone()]),
             name,
             list,
             durable: roster.is_some(),
@@ -131,6 +134,7 @@ impl Formation {
     /// Takes in that the member of this name speaks under this incarnation; the verdict on its hello was good.
     pub(crate) fn on_hello(&mut self, name: &str, incarnation: Incarnation) {
         if self.known.insert(name.to_owned(), incarnation) != Some(incarnation) {
+            self.agreed.remove(name);
             self.confirmed.remove(name);
             self.disputes.remove(name);
         }
@@ -148,6 +152,7 @@ impl Formation {
             Err(text) => self.disputes.insert(from.to_owned(), text.clone()),
         };
         verdict?;
+        self.agreed.insert(from.to_owned());
         let Some(theirs) = &message.roster else { return Ok(()) };
         if self.roster.as_ref() == Some(theirs) {
             self.confirmed.insert(from.to_owned());
@@ -156,6 +161,7 @@ impl Formation {
             // Nothing is recorded here yet, and nothing heard contradicts: what another has recorded will do.
             for founder in theirs.founders() {
                 self.known.insert(founder.name.clone(), founder.incarnation);
+                self.agreed.insert(founder.name.clone());
             }
         }
         Ok(())
@@ -215,7 +221,7 @@ impl Formation {
             };
         }
         let founder = |(name, address): &(String, String)| {
-            let incarnation = *self.known.get(name)?;
+            let incarnation = *self.known.get(name).filter(|_| self.agreed.contains(name))?;
             Some(Founder { name: name.clone(), address: address.clone(), incarnation })
         };
         match self.list.iter().map(founder).collect::<Option<Vec<_>>>() {
@@ -246,7 +252,7 @@ impl Formation {
                 && if self.roster.is_some() {
                     !self.confirmed.contains(*name)
                 } else {
-                    !self.known.contains_key(*name) || self.disputes.contains_key(*name)
+                    !self.agreed.contains(*name) || self.disputes.contains_key(*name)
                 }
         };
         self.list.iter().map(|(name, _)| name).filter(missing).cloned().collect()

@@ -13,6 +13,9 @@ const WIRE_MIN: u16 = 1;
 /// The newest.
 const WIRE_MAX: u16 = 1;
 
+/// The largest hello, in bytes: a name, some numbers, and what later versions add.
+const HELLO_SIZE_MAX: usize = 4 * 1024;
+
 /// What a node says of itself, first on every stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
@@ -74,6 +77,10 @@ impl Hello {
 
     /// Reads what [`Hello::encode`] wrote. Bytes that follow are of a later version, which may still speak ours.
     pub(crate) fn decode(bytes: Bytes) -> Result<Hello, DecodeError> {
+        if bytes.len() > HELLO_SIZE_MAX {
+            let (value, limit) = (bytes.len() as u64, HELLO_SIZE_MAX as u64);
+            return Err(DecodeError::TooLarge { what: "hello", value, limit });
+        }
         let mut reader = Reader::new("hello", bytes);
         let wire_min = reader.u16()?;
         let wire_max = reader.u16()?;
@@ -82,6 +89,9 @@ impl Hello {
             .ok_or(DecodeError::Unknown { what: "protocol", value: byte.into() })?;
         let purpose = if reader.bool()? { StreamPurpose::Bulk } else { StreamPurpose::Messages };
         let name = reader.text()?;
+        if name.chars().any(char::is_control) {
+            return Err(DecodeError::Invalid("the name holds control characters"));
+        }
         let cluster = reader.u64()?;
         let node = NodeId(reader.u64()?);
         let membership = (cluster != 0).then_some(Membership { cluster: ClusterId(cluster), node });

@@ -20,7 +20,7 @@ use quorate_log::{Log, LogEvent, LogStatus};
 use quorate_types::{
     Applied, Configuration, DiskDone, GroupId, Instant, LogSummary, NodeId, SnapshotName, WriteId,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// The group that a node forms its cluster with.
@@ -112,6 +112,8 @@ pub struct Node {
     leaving: Option<Leaving>,
     /// When to try again to get space for the log.
     space_at: Option<Instant>,
+    /// Refusals of strangers that were noted.
+    noted: BTreeSet<String>,
 }
 
 /// What was found of one group at open.
@@ -252,9 +254,9 @@ impl Node {
     }
 
     fn with_groups(&mut self, mut run: impl FnMut(&mut Group, &mut Context<'_>)) {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
-            self.with_group(id, &mut run);
+        let Node { now, log, groups, peers, out, stop, .. } = self;
+        for group in groups.values_mut() {
+            run(group, &mut Context { now: *now, log, peers, out, stop });
         }
     }
 

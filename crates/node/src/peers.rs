@@ -1,10 +1,12 @@
 //! Streams to and from peers, and whom they belong to.
 
 use crate::hello::Hello;
+use crate::identity::Remembered;
 use crate::interface::{StreamDirection, StreamId, StreamPurpose};
 use crate::status::PeerReach;
 use quorate_types::{Incarnation, Instant};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a stream may be open without a hello.
@@ -21,7 +23,7 @@ pub(crate) struct Stream {
     /// What it is for; of an incoming stream, what its hello says.
     pub(crate) purpose: StreamPurpose,
     /// Whose it is, once the hello was accepted.
-    pub(crate) speaker: Option<Speaker>,
+    pub(crate) speaker: Option<Arc<Speaker>>,
     /// When it was opened.
     opened: Instant,
 }
@@ -51,8 +53,8 @@ struct Peer {
     outgoing: BTreeMap<StreamPurpose, StreamId>,
     /// Accepted streams that the peer opened, by purpose.
     incoming: BTreeMap<StreamPurpose, StreamId>,
-    /// The data folder that spoke last.
-    incarnation: Incarnation,
+    /// The run that spoke last.
+    run: Remembered,
     /// When anything was heard from it last.
     last_heard: Option<Instant>,
     /// Why it or this node was refused; cleared by an accepted hello.
@@ -155,10 +157,11 @@ impl Peers {
             stream.purpose = hello.purpose;
             &mut peer.incoming
         };
-        stream.speaker = Some(Speaker { name: hello.name.clone(), incarnation: hello.incarnation });
+        let speaker = Speaker { name: hello.name.clone(), incarnation: hello.incarnation };
+        stream.speaker = Some(Arc::new(speaker));
         peer.last_heard = Some(now);
         peer.refusal = None;
-        peer.incarnation = hello.incarnation;
+        peer.run = hello.run();
         side.insert(stream.purpose, id).filter(|former| *former != id)
     }
 
@@ -169,12 +172,12 @@ impl Peers {
         }
     }
 
-    /// A peer was refused, or refuses this node. Whether that is news.
-    pub(crate) fn refused(&mut self, name: &str, text: &str) -> bool {
-        let Some(peer) = self.peers.get_mut(name) else { return true };
+    /// A peer was refused, or refuses this node. Whether that is news; `None` when it is no peer.
+    pub(crate) fn refused(&mut self, name: &str, text: &str) -> Option<bool> {
+        let peer = self.peers.get_mut(name)?;
         let is_news = peer.refusal.as_deref() != Some(text);
         peer.refusal = Some(text.to_owned());
-        is_news
+        Some(is_news)
     }
 
     /// Where to say something to a peer; `None` when it cannot be reached.
@@ -195,7 +198,7 @@ impl Peers {
             let up = peer.is_up();
             if up != peer.link_up {
                 peer.link_up = up;
-                let incarnation = peer.incarnation;
+                let incarnation = peer.run.incarnation;
                 changes.push(LinkChange { name: name.clone(), incarnation, up });
             }
         }
@@ -207,10 +210,16 @@ impl Peers {
         let up = self.peers.iter().filter(|(_, peer)| peer.link_up);
         let change = |(name, peer): (&String, &Peer)| LinkChange {
             name: name.clone(),
-            incarnation: peer.incarnation,
+            incarnation: peer.run.incarnation,
             up: true,
         };
         up.map(change).collect()
+    }
+
+    /// The runs that spoke last, of the peers that spoke at all.
+    pub(crate) fn runs(&self) -> Vec<(String, Remembered)> {
+        let spoke = self.peers.iter().filter(|(_, peer)| peer.run != Remembered::default());
+        spoke.map(|(name, peer)| (name.clone(), peer.run)).collect()
     }
 
     /// Streams that have been open for too long without a hello.

@@ -80,16 +80,15 @@ impl Group {
             self.machine.stall(ctx.now);
             return;
         }
-        let requests =
-            slots.iter().filter_map(|slot| self.waiters.waiting_for(slot.entry.origin()));
-        self.machine.handed_over(&slots, requests.collect());
-        let committed = |slot: Slot| {
-            let request = self.waiters.waiting_for(slot.entry.origin());
+        let waiting: Vec<Option<RequestId>> =
+            slots.iter().map(|slot| self.waiters.waiting_for(slot.entry.origin())).collect();
+        self.machine.handed_over(&slots, waiting.iter().flatten().copied().collect());
+        let committed = |(slot, request): (Slot, Option<RequestId>)| {
             let wanted = request.is_some();
             let committed = Committed { index: slot.index, entry: slot.entry, wanted };
             CommittedFor { committed, request }
         };
-        let entries = slots.into_iter().map(committed).collect();
+        let entries = slots.into_iter().zip(waiting).map(committed).collect();
         self.ask_machine(ctx, MachineRequest::Apply(entries));
     }
 

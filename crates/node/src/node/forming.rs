@@ -97,10 +97,8 @@ impl Node {
         match &mut self.stage {
             Stage::Forming(forming) => {
                 let verdict = forming.formation.on_message(&speaker.name, &message);
-                if let Err(text) = verdict
-                    && self.peers.refused(&speaker.name, &text)
-                {
-                    self.note(text);
+                if let Err(text) = verdict {
+                    self.note_refusal(Some(&speaker.name), &text, text.clone());
                 }
             }
             Stage::Bootstrapping(_) | Stage::Enrolling(_) | Stage::Running => {

@@ -94,6 +94,7 @@ impl Node {
             stopped: None,
             leaving: None,
             space_at: None,
+            noted: BTreeSet::new(),
             options,
         };
         node.report(&recovery);
@@ -247,6 +248,9 @@ impl Node {
             self.with_groups(|group, ctx| group.on_link(ctx.now, &change));
         }
         self.reassign_peers();
+        for (name, run) in self.peers.runs() {
+            self.remember(&name, run);
+        }
     }
 
     /// Dials the members of the configuration in force, once it has changed.

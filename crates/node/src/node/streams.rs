@@ -2,6 +2,7 @@
 
 use super::{Node, SYSTEM_GROUP, Stage};
 use crate::hello::{Hello, Judge, Refusal};
+use crate::identity::Remembered;
 use crate::interface::{NodeEffect, StopReason, StreamDirection, StreamId, StreamPurpose};
 use crate::peers::{Speaker, Stream};
 use bytes::Bytes;
@@ -45,15 +46,17 @@ impl Node {
     }
 
     pub(super) fn on_frame(&mut self, id: StreamId, frame: Frame) {
-        let Some(stream) = self.peers.stream(id).cloned() else { return };
-        if let Some(speaker) = &stream.speaker {
+        let Some(stream) = self.peers.stream(id) else { return };
+        let is_outgoing = stream.is_outgoing();
+        let speaker = stream.speaker.clone();
+        if let Some(speaker) = &speaker {
             self.peers.heard(self.now, &speaker.name);
         }
-        match (frame.kind, &stream.speaker) {
-            (FrameKind::Refusal, _) => self.on_refusal(id, &stream, frame.payload),
-            (FrameKind::Hello, None) => self.on_hello(id, &stream, frame.payload),
+        match (frame.kind, &speaker) {
+            (FrameKind::Refusal, _) => self.on_refusal(id, frame.payload),
+            (FrameKind::Hello, None) => self.on_hello(id, frame.payload),
             (FrameKind::Formation | FrameKind::Consensus | FrameKind::Bulk, Some(speaker))
-                if !stream.is_outgoing() =>
+                if !is_outgoing =>
             {
                 if !self.on_said(speaker, &frame) {
                     let reason = format!("{} sent bytes that are no message", speaker.name);
@@ -81,7 +84,10 @@ impl Node {
         is_good
     }
 
-    fn on_hello(&mut self, id: StreamId, stream: &Stream, payload: Bytes) {
+    fn on_hello(&mut self, id: StreamId, payload: Bytes) {
+        let Some(stream) = self.peers.stream(id) else { return };
+        let is_outgoing = stream.is_outgoing();
+        let expected = self.dialled_name(stream);
         let hello = match Hello::decode(payload) {
             Ok(hello) => hello,
             Err(error) => {
@@ -90,10 +96,6 @@ impl Node {
                 self.refuse(id, None, &Refusal { is_final: false, cluster, text });
                 return;
             }
-        };
-        let expected = match &stream.direction {
-            StreamDirection::Outgoing { address } => self.peers.name_at(address).map(str::to_owned),
-            StreamDirection::Incoming => None,
         };
         let configuration = self.configuration();
         let judge = Judge {
@@ -106,13 +108,13 @@ impl Node {
             self.refuse(id, Some(name), &refusal);
             return;
         }
-        if !stream.is_outgoing() {
+        if !is_outgoing {
             self.say_hello(id, hello.purpose);
         }
         if let Some(former) = self.peers.accepted(self.now, id, &hello) {
             self.close(former, "another stream took its place");
         }
-        self.remember(&hello);
+        self.remember(&hello.name, hello.run());
         if let Stage::Forming(forming) = &mut self.stage {
             forming.formation.on_hello(&hello.name, hello.incarnation);
             self.say_formation(Some(&hello.name));
@@ -122,21 +124,40 @@ impl Node {
     fn refuse(&mut self, id: StreamId, name: Option<&str>, refusal: &Refusal) {
         self.say(id, FrameKind::Refusal, refusal.encode());
         self.close(id, "refused");
-        let is_news = name.is_none_or(|name| self.peers.refused(name, &refusal.text));
+        self.note_refusal(name, &refusal.text, format!("refused a peer: {}", refusal.text));
+    }
+
+    /// Notes a refusal, but not the same one again and again.
+    pub(super) fn note_refusal(&mut self, name: Option<&str>, text: &str, note: String) {
+        /// How many refusals of strangers are kept in mind.
+        const NOTED_MAX: usize = 64;
+        let is_news = match name.and_then(|name| self.peers.refused(name, text)) {
+            Some(is_news) => is_news,
+            None => {
+                if self.noted.len() >= NOTED_MAX {
+                    self.noted.clear();
+                }
+                self.noted.insert(text.to_owned())
+            }
+        };
         if is_news {
-            self.note(format!("refused a peer: {}", refusal.text));
+            self.note(note);
+        }
+    }
+
+    /// The name that belongs to the address of a stream that this node opened.
+    fn dialled_name(&self, stream: &Stream) -> Option<String> {
+        match &stream.direction {
+            StreamDirection::Outgoing { address } => self.peers.name_at(address).map(str::to_owned),
+            StreamDirection::Incoming => None,
         }
     }
 
     /// A peer refuses this node.
-    fn on_refusal(&mut self, id: StreamId, stream: &Stream, payload: Bytes) {
-        let name = match (&stream.speaker, &stream.direction) {
-            (Some(speaker), _) => Some(speaker.name.clone()),
-            (None, StreamDirection::Outgoing { address }) => {
-                self.peers.name_at(address).map(str::to_owned)
-            }
-            (None, StreamDirection::Incoming) => None,
-        };
+    fn on_refusal(&mut self, id: StreamId, payload: Bytes) {
+        let Some(stream) = self.peers.stream(id) else { return };
+        let speaker = stream.speaker.as_ref().map(|speaker| speaker.name.clone());
+        let name = speaker.or_else(|| self.dialled_name(stream));
         self.close(id, "refused");
         let Ok(refusal) = Refusal::decode(payload) else { return };
         let own = self.identity.identity().membership.map(|membership| membership.cluster);
@@ -144,20 +165,18 @@ impl Node {
             self.stop.get_or_insert(StopReason::Refused(refusal.text));
             return;
         }
-        let is_news = name.as_ref().is_none_or(|name| self.peers.refused(name, &refusal.text));
-        if is_news {
-            let name = name.as_deref().unwrap_or("a peer");
-            self.note(format!("{name} refuses this node: {}", refusal.text));
-        }
+        let shown = name.as_deref().unwrap_or("a peer");
+        let note = format!("{shown} refuses this node: {}", refusal.text);
+        self.note_refusal(name.as_deref(), &refusal.text, note);
     }
 
     /// Keeps the newest run of a member in mind, durably, so that an older image of it is known as such.
-    fn remember(&mut self, hello: &Hello) {
+    pub(super) fn remember(&mut self, name: &str, run: Remembered) {
         let Some(group) = self.groups.get(&SYSTEM_GROUP) else { return };
         let Some(configuration) = group.configuration() else { return };
         let mut members = configuration.members.iter();
-        let Some((node, _)) = members.find(|(_, member)| member.name == hello.name) else { return };
-        let (node, run) = (*node, hello.run());
+        let Some((node, _)) = members.find(|(_, member)| member.name == name) else { return };
+        let node = *node;
         if self.identity.identity().remembered.get(&node) != Some(&run) {
             self.identity.change(|identity| {
                 identity.remembered.insert(node, run);

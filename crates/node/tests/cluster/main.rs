@@ -3,4 +3,6 @@
 mod counter;
 mod formation;
 mod requests;
+mod snapshots;
+mod streams;
 mod world;

@@ -1,6 +1,10 @@
 //! Proposals and reads, through crashes.
 
 use crate::world::World;
+use quorate_consensus::{Control, RefuseReason};
+use quorate_node::{Answer, NodeInput, Request, RequestId, StopReason};
+use quorate_types::{BODY_SIZE_MAX, EntryKind, GroupId};
+use std::time::Duration;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
@@ -28,4 +32,137 @@ fn every_node_takes_proposals_and_reads_and_all_restart_with_what_they_had() {
         assert_eq!(world.sum(name), sum);
         assert_eq!(world.status(name).start.0, 2);
     }
+}
+
+#[test]
+fn proposals_that_wait_when_the_leader_dies_are_applied_once_or_end_unknown() {
+    for seed in 0..40_u64 {
+        let mut world = World::formed(&NAMES);
+        let leader = world.await_leader();
+        let followers: Vec<&str> = NAMES.into_iter().filter(|name| *name != leader).collect();
+        let ids: Vec<(&str, RequestId, u64)> = (0..20)
+            .map(|bit| {
+                let name = followers[bit as usize % 2];
+                (name, world.propose(name, 1 << bit), 1 << bit)
+            })
+            .collect();
+        for _ in 0..seed {
+            world.step();
+        }
+        world.kill(&leader);
+        for (name, id, _) in &ids {
+            world.await_that("end", |world| world.is_over(name, *id));
+        }
+        world.await_leader();
+        let sum = world.sum(followers[0]);
+        assert_eq!(sum, world.sum(followers[1]), "seed {seed}");
+        for (name, id, amount) in ids {
+            let has_reply = world.host(name).replies.contains_key(&id);
+            assert!(has_reply, "seed {seed}: {:?}", world.host(name).answers.get(&id));
+            assert_eq!(sum & amount, amount, "seed {seed}: an acknowledged proposal is lost");
+        }
+        assert_eq!(sum, (1 << 20) - 1, "seed {seed}: applied more than once");
+    }
+}
+
+#[test]
+fn lost_frames_neither_lose_nor_repeat_a_proposal() {
+    let mut world = World::formed(&NAMES);
+    world.drop_every = 5;
+    let mut ids = Vec::new();
+    for round in 0..100_u64 {
+        let name = NAMES[round as usize % 3];
+        ids.push((name, world.propose(name, 1)));
+        world.run(Duration::from_millis(5));
+    }
+    world.run(Duration::from_secs(10));
+    world.drop_every = 0;
+    let mut acknowledged = 0;
+    let mut refused = 0;
+    for (name, id) in ids {
+        world.await_that("end", |world| world.is_over(name, id));
+        let host = world.host(name);
+        acknowledged += u64::from(host.replies.contains_key(&id));
+        refused += u64::from(matches!(host.answers.get(&id), Some(Answer::Refused { .. })));
+    }
+    world.await_leader();
+    let sum = world.sum("n1");
+    assert!(acknowledged > 50, "{acknowledged}");
+    assert!(acknowledged <= sum, "{acknowledged} acknowledged, {sum} applied");
+    assert!(sum <= 100 - refused, "{refused} refused, {sum} applied");
+}
+
+#[test]
+fn without_a_quorum_requests_end_at_their_deadline_and_name_who_is_missing() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    let others: Vec<String> =
+        NAMES.into_iter().filter(|name| *name != leader).map(str::to_owned).collect();
+    for name in &others {
+        world.kill(name);
+    }
+    let begun = world.now;
+    let (write, read) = (world.propose(&leader, 1), world.read(&leader));
+    world.await_that("end", |world| world.is_over(&leader, write) && world.is_over(&leader, read));
+    assert!(world.now.since(begun) >= Duration::from_secs(7));
+    assert!(world.now.since(begun) < Duration::from_secs(8));
+    let host = world.host(&leader);
+    assert_eq!(host.answers[&write], Answer::Unknown { missing: others.clone() });
+    assert_eq!(host.answers[&read], Answer::Unknown { missing: others.clone() });
+    // By now it knows that it does not lead: what was never sent is refused, not unknown.
+    let late = world.propose(&leader, 1);
+    world.await_that("end", |world| world.is_over(&leader, late));
+    let refused = Answer::Refused { reason: RefuseReason::NoLeader, missing: others.clone() };
+    assert_eq!(world.host(&leader).answers[&late], refused);
+    for name in &others {
+        world.start(name);
+    }
+    let leader = world.await_leader();
+    let sum = world.sum(&leader);
+    assert!(sum <= 1, "the refused proposal was applied");
+}
+
+#[test]
+fn requests_before_formation_are_refused_and_bodies_above_the_limit_too() {
+    let mut world = World::new(&NAMES);
+    world.start("n1");
+    world.run(Duration::from_secs(1));
+    let early = world.propose("n1", 1);
+    let missing = vec!["n2".to_owned(), "n3".to_owned()];
+    let refused = Answer::Refused { reason: RefuseReason::NotReady, missing };
+    assert_eq!(world.host("n1").answers[&early], refused);
+    let mut world = World::formed(&["n1"]);
+    let body = bytes::Bytes::from(vec![0; BODY_SIZE_MAX + 1]);
+    let request =
+        Request::Propose { group: GroupId(0), kind: EntryKind::Command, body, deadline: None };
+    let large = world.request("n1", request);
+    let refused = Answer::Refused { reason: RefuseReason::TooLarge, missing: vec![] };
+    assert_eq!(world.host("n1").answers[&large], refused);
+}
+
+#[test]
+fn a_leader_that_leaves_hands_over_first() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 5);
+    let begun = world.now;
+    world.tell(&leader, NodeInput::Shutdown);
+    world.await_that("stop", |world| world.host(&leader).stopped.is_some());
+    assert_eq!(world.host(&leader).stopped, Some(StopReason::Asked));
+    let next = world.await_leader();
+    assert_ne!(next, leader);
+    assert!(world.now.since(begun) < Duration::from_millis(300), "an election timeout passed");
+    assert_eq!(world.sum(&next), 5);
+}
+
+#[test]
+fn a_control_request_is_taken_and_done() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    let heir = if leader == "n1" { "n2" } else { "n1" };
+    let node = world.status(heir).node.expect("formed");
+    let control = Request::Control { group: GroupId(0), control: Control::Transfer(node) };
+    let id = world.request(&leader, control);
+    assert_eq!(world.host(&leader).answers[&id], Answer::Taken);
+    world.await_that("heir", |world| world.leader().as_deref() == Some(heir));
 }

@@ -130,6 +130,8 @@ pub(crate) struct World {
     pub(crate) list: Vec<(String, String)>,
     pub(crate) limits: Limits,
     ends: BTreeMap<StreamId, End>,
+    /// When each connection may be dialled again.
+    redials: BTreeMap<String, Instant>,
     travelling: VecDeque<(Instant, StreamId, Travelling)>,
     next_stream: u64,
     next_request: u64,
@@ -152,6 +154,7 @@ impl World {
             list,
             limits: Limits::default(),
             ends: BTreeMap::new(),
+            redials: BTreeMap::new(),
             travelling: VecDeque::new(),
             next_stream: 1,
             next_request: 1,
@@ -291,16 +294,18 @@ impl World {
         let deadline = self.now + Duration::from_secs(60);
         while !is_so(self) {
             if self.now >= deadline {
-                for host in self.hosts.values() {
-                    println!("{}: stopped {:?} notes {:#?}", host.name, host.stopped, host.notes);
-                    if let Some(node) = &host.node {
-                        println!("{:#?}", node.status(self.now));
-                    }
-                }
-                panic!("no {what} within a minute");
+                panic!("no {what} within a minute:\n{}", self.picture());
             }
             self.step();
         }
+    }
+
+    fn picture(&self) -> String {
+        let host = |host: &Host| {
+            let status = host.node.as_ref().map(|node| node.status(self.now));
+            format!("{}: {:?} {:#?} {status:#?}\n", host.name, host.stopped, host.notes)
+        };
+        self.hosts.values().map(host).collect()
     }
 
     /// Runs for this long.
@@ -430,6 +435,10 @@ impl World {
             {
                 continue;
             }
+            if self.redials.get(&key).is_some_and(|at| *at > self.now) {
+                continue;
+            }
+            self.redials.insert(key.clone(), self.now + Duration::from_millis(50));
             let (near, far) = (StreamId(self.next_stream), StreamId(self.next_stream + 1));
             self.next_stream += 2;
             self.ends.insert(near, End { host: from.clone(), peer: key, other: far });

@@ -1,0 +1,98 @@
+//! Bad input from the network: nothing a peer says breaks a node.
+
+use crate::world::World;
+use bytes::Bytes;
+use quorate_node::{NodeEffect, NodeInput, StreamDirection, StreamId, StreamPurpose};
+use quorate_types::{Frame, FrameKind, GroupId};
+use std::time::Duration;
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+const KINDS: [FrameKind; 5] = [
+    FrameKind::Hello,
+    FrameKind::Refusal,
+    FrameKind::Formation,
+    FrameKind::Consensus,
+    FrameKind::Bulk,
+];
+
+/// What a node says on a stream of ours when told this.
+fn told(world: &mut World, name: &str, stream: StreamId, input: NodeInput) -> Vec<NodeEffect> {
+    let now = world.now;
+    let node = world.host_mut(name).node.as_mut().expect("it runs");
+    node.handle(now, input);
+    let mut said = Vec::new();
+    while let Some(effect) = node.poll() {
+        let is_ours = match &effect {
+            NodeEffect::Send { stream: to, .. } | NodeEffect::Close { stream: to, .. } => {
+                *to == stream
+            }
+            NodeEffect::Note(_) => true,
+            other => panic!("unexpected: {other:?}"),
+        };
+        if is_ours {
+            said.push(effect);
+        }
+    }
+    said
+}
+
+fn opened(world: &mut World, name: &str, stream: StreamId) {
+    let (direction, purpose) = (StreamDirection::Incoming, StreamPurpose::Messages);
+    told(world, name, stream, NodeInput::StreamOpened { stream, direction, purpose });
+}
+
+fn is_closed(said: &[NodeEffect]) -> bool {
+    said.iter().any(|effect| matches!(effect, NodeEffect::Close { .. }))
+}
+
+#[test]
+fn garbage_instead_of_a_hello_closes_the_stream() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let mut random = 1_u64;
+    for round in 0..2_000_u64 {
+        let stream = StreamId(1_000_000 + round);
+        opened(&mut world, "n1", stream);
+        let kind = KINDS[round as usize % KINDS.len()];
+        let payload: Vec<u8> = (0..round % 120)
+            .map(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+                (random >> 56) as u8
+            })
+            .collect();
+        let frame = Frame { kind, group: GroupId(round % 2), payload: Bytes::from(payload) };
+        let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame });
+        assert!(is_closed(&said), "round {round}: {said:?}");
+    }
+    world.await_leader();
+}
+
+#[test]
+fn a_hello_that_never_comes_is_not_waited_for() {
+    let mut world = World::formed(&NAMES);
+    let stream = StreamId(1_000_000);
+    opened(&mut world, "n1", stream);
+    world.now += Duration::from_secs(6);
+    let now = world.now;
+    let node = world.host_mut("n1").node.as_mut().expect("it runs");
+    node.handle(now, NodeInput::Tick);
+    let effects: Vec<NodeEffect> = std::iter::from_fn(|| node.poll()).collect();
+    let is_ours = |effect: &NodeEffect| matches!(effect, NodeEffect::Close { stream: closed, .. } if *closed == stream);
+    assert!(effects.iter().any(is_ours), "{effects:?}");
+}
+
+#[test]
+fn streams_without_a_hello_are_bounded() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let closed = (0..1_000)
+        .filter(|count| {
+            let stream = StreamId(1_000_000 + count);
+            let (direction, purpose) = (StreamDirection::Incoming, StreamPurpose::Messages);
+            let input = NodeInput::StreamOpened { stream, direction, purpose };
+            is_closed(&told(&mut world, "n1", stream, input))
+        })
+        .count();
+    assert!(closed > 700, "{closed}");
+}
