@@ -5,7 +5,7 @@ use quorate_types::{FileName, Reader};
 use std::fmt;
 
 /// The format version that this code reads and writes.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 
 /// Blocks begin at multiples of this: a torn write never touches a sector of an earlier batch.
 pub(crate) const BLOCK_SIZE: u64 = 512;

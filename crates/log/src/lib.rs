@@ -31,5 +31,6 @@ pub use event::{
     Damage, DamageReport, DamageWhat, GroupStatus, LogEvent, LogStatus, OpenError, ReadId,
     Recovery, TornTail,
 };
+pub use format::FORMAT_VERSION;
 pub use log::Log;
 pub use options::LogOptions;

@@ -122,6 +122,35 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.answer(answer).await
     }
 
+    /// As [`NodeHandle::propose`] for many bodies at once, which are handed to the node together; gives an answer for
+    /// each, in order, when the last one has come.
+    pub async fn propose_batch(
+        &self,
+        group: GroupId,
+        kind: EntryKind,
+        bodies: Vec<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Vec<Result<R, RequestError>> {
+        let deadline = self.deadline(timeout);
+        let (promises, answers): (Vec<_>, Vec<_>) =
+            bodies.iter().map(|_| oneshot::channel()).unzip();
+        let entered = self.0.waiters.enter_all(promises.into_iter().map(Waiter::Reply));
+        let ids = match entered {
+            Ok(ids) => ids,
+            Err(error) => return bodies.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let request = |(id, body)| {
+            let request = Request::Propose { group, kind, body, deadline };
+            Inbound::Node(NodeInput::Request { id, request })
+        };
+        self.0.queue.push_all(&mut ids.into_iter().zip(bodies).map(request).collect());
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(self.answer(answer).await);
+        }
+        results
+    }
+
     /// Waits until a local read is linearizable with respect to this call, and gives the applied index that it
     /// may rest on.
     ///
@@ -230,10 +259,15 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.stopped().await;
     }
 
-    /// Stops the node at once, as if the process had been killed, and waits until everything that belongs to
+    /// Begins to stop the node at once, as if its process had been killed.
+    pub fn kill(&self) {
+        self.0.queue.push(Inbound::Abort);
+    }
+
+    /// Stops the node at once, as if its process had been killed, and waits until everything that belongs to
     /// it has ended: its folder and its port are free then.
     pub async fn abort(&self) {
-        self.0.queue.push(Inbound::Abort);
+        self.kill();
         self.stopped().await;
     }
 

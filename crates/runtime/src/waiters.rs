@@ -58,6 +58,25 @@ struct State<R> {
     stopped: Option<String>,
 }
 
+impl<R> State<R> {
+    fn check_room(&self, count: usize) -> Result<(), RequestError> {
+        if let Some(reason) = &self.stopped {
+            return Err(RequestError::Stopped(reason.clone()));
+        }
+        if self.waiting.len() + count > WAITING_MAX {
+            return Err(RequestError::Refused { reason: RefuseReason::Busy, missing: Vec::new() });
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, waiter: Waiter<R>) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.insert(id, waiter);
+        id
+    }
+}
+
 impl<R> Waiters<R> {
     pub(crate) fn new() -> Waiters<R> {
         Waiters(Mutex::new(State { next: 1, waiting: BTreeMap::new(), stopped: None }))
@@ -70,16 +89,18 @@ impl<R> Waiters<R> {
     /// Takes a waiter in and names its request.
     pub(crate) fn enter(&self, waiter: Waiter<R>) -> Result<RequestId, RequestError> {
         let mut state = self.lock();
-        if let Some(reason) = &state.stopped {
-            return Err(RequestError::Stopped(reason.clone()));
-        }
-        if state.waiting.len() >= WAITING_MAX {
-            return Err(RequestError::Refused { reason: RefuseReason::Busy, missing: Vec::new() });
-        }
-        let id = RequestId(state.next);
-        state.next += 1;
-        state.waiting.insert(id, waiter);
-        Ok(id)
+        state.check_room(1)?;
+        Ok(state.enter(waiter))
+    }
+
+    /// Takes all or none of these in and names their requests, under one lock.
+    pub(crate) fn enter_all(
+        &self,
+        waiters: impl ExactSizeIterator<Item = Waiter<R>>,
+    ) -> Result<Vec<RequestId>, RequestError> {
+        let mut state = self.lock();
+        state.check_room(waiters.len())?;
+        Ok(waiters.map(|waiter| state.enter(waiter)).collect())
     }
 
     /// Pairs the state machine's replies with who waits for them, for all under one lock.
