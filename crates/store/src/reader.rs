@@ -165,7 +165,8 @@ impl<E: Engine> StoreReader<E> {
     fn open(&self) -> Result<(Overlay<View<E>>, Summary), ApplyFault> {
         let before = self.published();
         let overlay = Overlay::new(self.view()?);
-        let undisturbed = before.version % 2 == 0 && self.published().version == before.version;
+        let undisturbed =
+            before.version.is_multiple_of(2) && self.published().version == before.version;
         let summary = if undisturbed { before.summary } else { read_summary(&overlay, self.keys)? };
         Ok((overlay, summary))
     }

@@ -8,5 +8,6 @@ mod durability;
 mod format;
 mod model;
 mod range;
+mod readers;
 mod snapshots;
 mod txn;
