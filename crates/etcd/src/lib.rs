@@ -6,7 +6,8 @@
 //! the node below.
 //!
 //! Left out: watches, leases, changes of membership, alarms, snapshots, authorization and the JSON gateway. Their
-//! methods answer `Unimplemented`.
+//! methods answer `Unimplemented`. A compaction that asks to wait until its space is given back is answered once the
+//! revisions are unreadable, like any other: the store does not say how far its sweep has come.
 
 mod door;
 mod errors;

@@ -2,12 +2,14 @@
 #![expect(clippy::disallowed_types, reason = "a real node listens on a real socket")]
 
 use crate::etcdctl::{etcdctl, installed};
+use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_etcd::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::{
-    CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+    CompactionRequest, Compare, MemberListRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    request_op,
 };
-use quorate_etcd::{Door, serve};
+use quorate_etcd::{Door, MISSING_MEMBERS_METADATA, serve};
 use quorate_runtime::{
     DataFolder, EngineOptions, FjallEngine, NodeHandle, PeerListener, RuntimeOptions, start,
 };
@@ -15,34 +17,55 @@ use quorate_store::Store;
 use quorate_store::etcd::Reply;
 use quorate_types::GroupId;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 /// How long a cluster of one may take to form and to be served.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that runs, with its door open.
 struct Member {
+    name: String,
     address: String,
     node: NodeHandle<Reply>,
-    door: JoinHandle<std::io::Result<()>>,
+    door: Door<NodeHandle<Reply>, FjallEngine>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// A socket for peers, on a free port.
+fn peer_socket() -> (std::net::TcpListener, String) {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound").to_string();
+    (socket, address)
 }
 
 impl Member {
-    /// Starts a node on a folder, and waits until it has published how clients reach it.
+    /// Starts a cluster of one on a folder, and waits until it has published how clients reach it.
     async fn start(folder: &Path) -> Member {
-        let folder = DataFolder::lock(folder, "n1").expect("nobody else has it");
-        let engine = FjallEngine::open(&folder.path().join("engine"), EngineOptions::default())
-            .expect("an engine");
+        let (socket, address) = peer_socket();
+        let member = Member::open("n1", &[("n1".to_string(), address)], folder, socket).await;
+        member.publish().await;
+        member
+    }
+
+    /// Starts a node and opens its door.
+    async fn open(
+        name: &str,
+        cluster: &[(String, String)],
+        folder: &Path,
+        peers: std::net::TcpListener,
+    ) -> Member {
+        let folder = DataFolder::lock(folder, name).expect("nobody else has it");
+        let root = folder.path().join("engine");
+        let engine = FjallEngine::open(&root, EngineOptions::default()).expect("an engine");
         let store = Store::open(engine, GroupId(0)).expect("a store");
         let reader = store.reader();
-        let peers = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let peer_address = peers.local_addr().expect("bound").to_string();
-        let cluster = vec![("n1".to_string(), peer_address)];
-        let options = RuntimeOptions::new("n1", cluster, folder, PeerListener::Bound(peers));
+        let peers = PeerListener::Bound(peers);
+        let options = RuntimeOptions::new(name, cluster.to_vec(), folder, peers);
         let node = start(options, store).expect("a node");
         let door = Door::new(node.clone(), reader);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -52,9 +75,14 @@ impl Member {
             stopped.stopped().await;
         };
         let serving = tokio::spawn(serve(listener, door.clone(), shutdown));
-        let published = door.publish("n1".into(), vec![format!("http://{address}")]);
+        Member { name: name.to_string(), address, node, door, serving }
+    }
+
+    /// Waits until the member has published how clients reach it.
+    async fn publish(&self) {
+        let urls = vec![format!("http://{}", self.address)];
+        let published = self.door.publish(self.name.clone(), urls);
         timeout(PATIENCE, published).await.expect("a leader is elected and agrees");
-        Member { address, node, door: serving }
     }
 
     async fn kv(&self) -> KvClient<Channel> {
@@ -65,7 +93,7 @@ impl Member {
     /// Stops the node and, because it has stopped, the door.
     async fn stop(self) {
         timeout(PATIENCE, self.node.shutdown()).await.expect("the node leaves");
-        let served = timeout(PATIENCE, self.door).await.expect("the door closes");
+        let served = timeout(PATIENCE, self.serving).await.expect("the door closes");
         served.expect("it did not panic").expect("it served");
     }
 }
@@ -136,4 +164,47 @@ async fn etcdctl_works_with_a_real_node() {
     let health = run(&["endpoint", "health"]).await;
     assert!(health.contains("is healthy"), "{health}");
     member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_a_real_node_says_who_is_missing_and_serves_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = ["n1", "n2", "n3"];
+    let (sockets, addresses): (Vec<_>, Vec<_>) = names.map(|_| peer_socket()).into_iter().unzip();
+    let names = names.map(str::to_string);
+    let cluster: Vec<_> = names.clone().into_iter().zip(addresses).collect();
+    let mut members = Vec::new();
+    for (name, socket) in names.iter().zip(sockets) {
+        members.push(Member::open(name, &cluster, &folder.path().join(name), socket).await);
+    }
+    for member in &members {
+        member.publish().await;
+    }
+    let survivor = members.remove(0);
+    let mut kv = survivor.kv().await;
+    kv.put(put("k", "v")).await.expect("put");
+    let list = MemberListRequest { linearizable: true };
+    let mut list_client =
+        ClusterClient::connect(format!("http://{}", survivor.address)).await.expect("it is open");
+    let listed = list_client.member_list(list).await.expect("members").into_inner().members;
+    let listed: Vec<_> = listed.iter().map(|member| &member.name[..]).collect();
+    assert_eq!(listed, ["n1", "n2", "n3"]);
+    for member in members {
+        member.node.abort().await;
+    }
+
+    let mut request = Request::new(put("k", "w"));
+    request.set_timeout(Duration::from_secs(3));
+    let begun = Instant::now();
+    let error = kv.put(request).await.expect_err("nobody to agree with");
+    assert!(begun.elapsed() < Duration::from_secs(3), "the answer comes within the deadline");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    let text = error.message();
+    assert!(["etcdserver: no leader", "etcdserver: request timed out"].contains(&text), "{text}");
+    let missing = error.metadata().get(MISSING_MEMBERS_METADATA).expect("who is missing");
+    assert_eq!(missing, "n2,n3");
+    let local = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
+    let local = kv.range(local).await.expect("a local read").into_inner();
+    assert_eq!(local.kvs[0].value, "v");
+    survivor.stop().await;
 }
