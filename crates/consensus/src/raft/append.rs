@@ -184,17 +184,27 @@ impl Raft {
         if !self.follow(from, epoch) {
             return;
         }
+        self.learn_committed(from, committed);
+        // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
+        // was installed while no leader was known is made known by this.
+        let received = self.verified.max(self.committed.min(self.held()));
+        self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
+    }
+
+    pub(super) fn on_commit(&mut self, from: NodeId, epoch: Epoch, committed: Index) {
+        if self.follow(from, epoch) {
+            self.learn_committed(from, committed);
+        }
+    }
+
+    /// The leader names a commit index, of what this replica has acknowledged in this term.
+    fn learn_committed(&mut self, from: NodeId, committed: Index) {
         if committed <= self.tail.last() {
-            // The leader names only what this replica has acknowledged in this term.
             self.advance_committed_to(committed);
         } else if self.install.is_none() {
             let last = self.tail.last();
             self.drop_message(from, format!("commit {committed} is above the last index {last}"));
         }
-        // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
-        // was installed while no leader was known is made known by this.
-        let received = self.verified.max(self.committed.min(self.held()));
-        self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
     }
 
     /// Moves the commit index up to `index`, never down.

@@ -414,8 +414,12 @@ impl Raft {
             } else {
                 self.tail.entries(next, limits.append_size_max.min(room))
             };
-            let news = self.committed.min(next.previous()) > peer.told;
-            if entries.is_empty() && probing.is_none() && !news {
+            if entries.is_empty() && probing.is_none() {
+                let committed = self.committed.min(peer.progress.matched);
+                if committed > peer.told {
+                    peer.told = committed;
+                    self.replies.push((to, Message::Commit { epoch, committed }, None));
+                }
                 return;
             }
             let epoch_before =

@@ -104,6 +104,13 @@ pub enum Message {
         /// How far the receiver's log, durable or not, is known to agree with the leader's.
         received: Index,
     },
+    /// More is committed; not answered.
+    Commit {
+        /// The leader's term.
+        epoch: Epoch,
+        /// What is committed and known to be in the receiver's log.
+        committed: Index,
+    },
     /// Your message is of an older term.
     Stale {
         /// The sender's term.
@@ -188,6 +195,7 @@ impl Message {
             Message::ReadReply { .. } => 14,
             Message::Survey { .. } => 15,
             Message::SurveyReply { .. } => 16,
+            Message::Commit { .. } => 17,
         }
     }
 
@@ -203,6 +211,7 @@ impl Message {
             | Message::AppendReply { epoch, .. }
             | Message::Heartbeat { epoch, .. }
             | Message::HeartbeatReply { epoch, .. }
+            | Message::Commit { epoch, .. }
             | Message::Stale { epoch }
             | Message::TimeoutNow { epoch }
             | Message::Propose { epoch, .. }
@@ -248,6 +257,7 @@ impl Message {
                 buffer.put_u64_le(sent.0);
                 buffer.put_u64_le(received.0);
             }
+            Message::Commit { committed, .. } => buffer.put_u64_le(committed.0),
             Message::Stale { .. } | Message::TimeoutNow { .. } => {}
             Message::Propose { run, sequence, proposals, .. } => {
                 buffer.put_u64_le(*run);
@@ -326,6 +336,7 @@ impl Message {
             }
             15 => Message::Survey { epoch, context: reader.u64()? },
             16 => Message::SurveyReply { epoch, context: reader.u64()? },
+            17 => Message::Commit { epoch, committed: Index(reader.u64()?) },
             value => {
                 return Err(DecodeError::Unknown { what: "raft message", value: value.into() });
             }
@@ -503,6 +514,7 @@ impl fmt::Display for Message {
             Message::HeartbeatReply { round, received, .. } => {
                 write!(f, "heartbeat-reply @{epoch} round={round} received={received}")
             }
+            Message::Commit { committed, .. } => write!(f, "commit @{epoch} {committed}"),
             Message::Stale { .. } => write!(f, "stale @{epoch}"),
             Message::TimeoutNow { .. } => write!(f, "timeout-now @{epoch}"),
             Message::Propose { proposals, .. } => {

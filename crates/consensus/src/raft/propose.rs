@@ -4,7 +4,7 @@ use super::message::Message;
 use super::replica::{Raft, Role};
 use crate::{Effect, Proposal, RefuseReason};
 use quorate_types::{BODY_SIZE_MAX, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch, NodeId, Origin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Proposals between nodes.
 #[derive(Clone, Debug)]
@@ -15,9 +15,12 @@ pub(super) struct Forwards {
     run: u64,
     /// The sequence of the last message sent.
     sequence: u64,
-    /// The run of each peer and the last sequence seen of it.
-    seen: BTreeMap<NodeId, (u64, u64)>,
+    /// The latest runs of each peer, and the last sequence seen of each.
+    seen: BTreeMap<NodeId, VecDeque<(u64, u64)>>,
 }
+
+/// How many runs of a peer are told apart from new ones: a message does not stay in the network for as many starts.
+const RUNS_MAX: usize = 8;
 
 impl Forwards {
     pub(super) fn new(run: u64) -> Forwards {
@@ -26,11 +29,17 @@ impl Forwards {
 
     /// Whether a message is neither a copy of one seen before nor older than it.
     fn is_new(&mut self, from: NodeId, run: u64, sequence: u64) -> bool {
-        let seen = self.seen.entry(from).or_insert((run, 0));
-        if seen.0 == run && sequence <= seen.1 {
-            return false;
+        let runs = self.seen.entry(from).or_default();
+        match runs.iter_mut().find(|(seen, _)| *seen == run) {
+            Some((_, last)) if sequence <= *last => return false,
+            Some((_, last)) => *last = sequence,
+            None => {
+                runs.push_back((run, sequence));
+                if runs.len() > RUNS_MAX {
+                    runs.pop_front();
+                }
+            }
         }
-        *seen = (run, sequence);
         true
     }
 }

@@ -271,6 +271,7 @@ impl Raft {
             Message::HeartbeatReply { epoch, round, sent, received } => {
                 self.on_heartbeat_reply(from, epoch, round, sent, received);
             }
+            Message::Commit { epoch, committed } => self.on_commit(from, epoch, committed),
             Message::Stale { epoch } => self.observe_term(epoch.number),
             Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch),
             Message::Propose { epoch: _, run, sequence, proposals } => {

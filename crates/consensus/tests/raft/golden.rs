@@ -377,6 +377,12 @@ impl Runner for Script {
                 self.tell(node, Input::Durable(id));
             }
             "snapshot" => self.send_snapshots(SnapshotOutcome::Delivered),
+            "stage" => {
+                let (from, to) = (node(0)?, node(1)?);
+                let (machine, configuration) = self.replicas[&from].capture();
+                let epoch = self.replicas[&from].disk.live.hard.unwrap_or_default().promised;
+                self.stage(from, to, epoch, machine, configuration);
+            }
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
