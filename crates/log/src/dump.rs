@@ -33,8 +33,12 @@ pub fn file(reader: &dyn DiskReader, file: &FileName) -> Result<String, OpenErro
     let segment = scan(&content, number, None)?;
     let mut text = String::new();
     let mut end = 0;
+    let mut before = None;
     for batch in &segment.batches {
-        if batch.header.offset > end {
+        // Between two batches that follow each other lies room that a proof took.
+        let follows = before.is_none_or(|before| before == batch.header.previous_end);
+        before = Some(batch.header.end());
+        if batch.header.offset > end && !follows {
             line(
                 &mut text,
                 file,

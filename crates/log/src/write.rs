@@ -21,7 +21,7 @@ const RECENT_COUNT: usize = 5;
 const COPY_SEGMENT_COUNT_MIN: usize = 4;
 
 /// Copying forward is for leftovers: at most this part of a segment.
-const COPY_SHARE: u64 = 8;
+const COPY_SHARE: u64 = 64;
 
 /// Work on a file that no batch is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,14 +220,19 @@ impl Log {
         if self.recent.len() > RECENT_COUNT {
             self.recent.pop_front();
         }
-        if !self.damage.is_empty() {
-            let groups = &self.groups;
-            self.damage.retain(|(id, index), _| {
-                groups.get(id).is_some_and(|group| {
-                    group.lost.contains(index) || group.unknown.contains(index)
-                })
-            });
+        if header.opening {
+            self.prune_damage();
         }
+    }
+
+    /// Forgets the reports of slots that have been repaired since; once a segment is often enough.
+    fn prune_damage(&mut self) {
+        let groups = &self.groups;
+        self.damage.retain(|(id, index), _| {
+            groups
+                .get(id)
+                .is_some_and(|group| group.lost.contains(index) || group.unknown.contains(index))
+        });
     }
 
     /// The batch is written and synced.

@@ -1,5 +1,7 @@
 //! Damage to the log of a stopped node: never a wrong entry served, nothing acknowledged cut without a word.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation of a test is a failed test")]
+
 mod common;
 
 use common::*;

@@ -1,5 +1,7 @@
 //! What a user of the log sees: durability, reads, space, failure.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation of a test is a failed test")]
+
 mod common;
 
 use common::*;

@@ -246,9 +246,8 @@ impl Runner {
     }
 
     pub(crate) fn durable(&self) -> Vec<WriteId> {
-        let writes = self.events.iter().filter_map(|event| match event {
-            LogEvent::Durable { write, .. } => Some(*write),
-            _ => None,
+        let writes = self.events.iter().filter_map(|event| {
+            if let LogEvent::Durable { write, .. } = event { Some(*write) } else { None }
         });
         writes.collect()
     }
