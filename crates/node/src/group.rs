@@ -3,9 +3,10 @@
 mod machine_steps;
 mod snapshot_steps;
 
-use crate::hello::names;
 use crate::install::InstallFile;
-use crate::interface::{Answer, NodeEffect, Request, RequestId, StopReason, StreamPurpose};
+use crate::interface::{
+    Answer, NodeEffect, Request, RequestId, StopReason, StreamId, StreamPurpose,
+};
 use crate::machine::Machine;
 use crate::peers::{LinkChange, Peers, Speaker};
 use crate::transfer::{Inbound, Outbound};
@@ -219,10 +220,14 @@ impl Group {
     }
 
     /// A link came up or went down.
-    pub(crate) fn on_link(&mut self, now: Instant, change: &LinkChange) {
+    pub(crate) fn on_link(&mut self, ctx: &mut Context<'_>, change: &LinkChange) {
         if let Some(peer) = self.member(&change.name, change.incarnation) {
             let LinkChange { incarnation, up, .. } = *change;
-            self.protocol.handle(now, Input::Link { peer, incarnation, up });
+            self.protocol.handle(ctx.now, Input::Link { peer, incarnation, up });
+            if !up {
+                let effects = self.outbound.on_link_down(ctx.now, peer);
+                self.on_transfer(ctx, effects);
+            }
         }
     }
 
@@ -391,7 +396,8 @@ impl Group {
     fn on_snapshot(&mut self, ctx: &mut Context<'_>, step: SnapshotEffect) {
         match step {
             SnapshotEffect::Send { to, epoch } => {
-                let effects = self.outbound.send(ctx.now, to, epoch);
+                let is_reachable = self.way_to(ctx, to, StreamPurpose::Bulk).is_some();
+                let effects = self.outbound.send(ctx.now, to, epoch, is_reachable);
                 self.on_transfer(ctx, effects);
             }
             SnapshotEffect::Install { from, position } => {
@@ -432,16 +438,18 @@ impl Group {
         self.leader = leader;
     }
 
+    /// Where to say something to a member; `None` when it cannot be reached.
+    fn way_to(&self, ctx: &Context<'_>, to: NodeId, purpose: StreamPurpose) -> Option<StreamId> {
+        let member = self.configuration()?.members.get(&to)?;
+        ctx.peers.way_to(&member.name, purpose)
+    }
+
     fn send(&self, ctx: &mut Context<'_>, to: NodeId, message: &Message) {
-        let Some(member) = self.configuration().and_then(|all| all.members.get(&to)) else {
-            return;
-        };
-        let Some(stream) = ctx.peers.way_to(&member.name, StreamPurpose::Messages) else { return };
+        let Some(stream) = self.way_to(ctx, to, StreamPurpose::Messages) else { return };
         let mut payload = BytesMut::new();
         message.encode(&mut payload);
         if payload.len() > FRAME_PAYLOAD_MAX {
             let size = payload.len();
-            let to = names([member.name.as_str()].into_iter());
             let note = format!("a message of {size} bytes to {to} is above a frame; dropped");
             ctx.out.push_back(NodeEffect::Note(note));
             return;

@@ -261,6 +261,14 @@ mod tests {
         assert_eq!(Identity::decode(&fresh.encode()), Ok(fresh));
     }
 
+    /// Bytes written by format version 1 stay readable by every later version.
+    #[test]
+    fn the_frozen_sample_of_version_1_is_read() {
+        let frozen = include_bytes!("../tests/frozen/identity.v1");
+        assert_eq!(Identity::decode(&Bytes::from_static(frozen)), Ok(sample()));
+        assert_eq!(sample().encode(), Bytes::from_static(frozen), "version 1 is written otherwise");
+    }
+
     #[test]
     fn one_write_is_in_flight_and_the_last_content_wins() {
         let mut store = IdentityStore::new(sample());

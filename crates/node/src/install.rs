@@ -243,6 +243,14 @@ mod tests {
         assert_eq!(decode_install(&encode_install(&name)), Ok(name));
     }
 
+    /// Bytes written by format version 1 stay readable by every later version.
+    #[test]
+    fn the_frozen_sample_of_version_1_is_read() {
+        let frozen = include_bytes!("../tests/frozen/install.v1");
+        assert_eq!(decode_install(&Bytes::from_static(frozen)), Ok(name(at(9, 2))));
+        assert_eq!(encode_install(&name(at(9, 2))), Bytes::from_static(frozen));
+    }
+
     #[test]
     fn the_engine_stands_within_the_log_or_an_install_explains_it() {
         let run = |first, number| EpochRun {

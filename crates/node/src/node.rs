@@ -322,24 +322,32 @@ impl Node {
     fn settle(&mut self) {
         loop {
             let before = self.out.len();
-            while let Some(event) = self.log.poll_event() {
-                self.on_log_event(event);
-            }
+            let mut has_moved = self.take_log_events();
             self.advance();
             for change in self.peers.take_link_changes() {
-                self.with_groups(|group, ctx| group.on_link(ctx.now, &change));
+                self.with_groups(|group, ctx| group.on_link(ctx, &change));
             }
             self.with_groups(Group::drive);
             self.maybe_reassign_peers();
             self.maybe_leave();
             self.poll_disks();
+            has_moved |= self.take_log_events();
             if let Some(reason) = self.stop.take() {
                 return self.halt(reason);
             }
-            if self.out.len() == before {
+            if !has_moved && self.out.len() == before {
                 return;
             }
         }
+    }
+
+    fn take_log_events(&mut self) -> bool {
+        let mut has_moved = false;
+        while let Some(event) = self.log.poll_event() {
+            has_moved = true;
+            self.on_log_event(event);
+        }
+        has_moved
     }
 
     fn poll_disks(&mut self) {

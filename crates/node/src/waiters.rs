@@ -439,3 +439,140 @@ impl Waiters {
         [deadline, resend, round, proposals, reads].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn waiters() -> Waiters {
+        Waiters::new(NodeId(1), Incarnation(7), StartNumber(3), SECOND)
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + SECOND * u32::try_from(seconds).expect("small")
+    }
+
+    fn propose(waiters: &mut Waiters, id: u64) -> Result<(), RefuseReason> {
+        waiters.propose(RequestId(id), EntryKind::Command, Bytes::from_static(b"x"), at(10))
+    }
+
+    fn sent(waiters: &mut Waiters, now: Instant) -> Vec<Origin> {
+        waiters.take_proposals(now).into_iter().map(|proposal| proposal.origin).collect()
+    }
+
+    fn nobody() -> Vec<String> {
+        Vec::new()
+    }
+
+    #[test]
+    fn origins_begin_at_the_start_number_and_are_kept_when_sent_again() {
+        let mut waiters = waiters();
+        propose(&mut waiters, 1).expect("room");
+        propose(&mut waiters, 2).expect("room");
+        let first = sent(&mut waiters, at(0));
+        assert_eq!(first[0].sequence, (3 << 40) + 1);
+        assert_eq!(first[1].sequence, (3 << 40) + 2);
+        assert!(sent(&mut waiters, at(0)).is_empty());
+        waiters.resend_all();
+        assert_eq!(sent(&mut waiters, at(0)), first);
+        assert_eq!(waiters.waiting_for(first[1]), Some(RequestId(2)));
+        let stranger = Origin { incarnation: Incarnation(8), ..first[1] };
+        assert_eq!(waiters.waiting_for(stranger), None);
+    }
+
+    #[test]
+    fn what_may_be_in_a_log_is_never_refused() {
+        let check = |sendings: u32, refusals: u32, reason, expected: Option<&str>| {
+            let mut waiters = waiters();
+            propose(&mut waiters, 1).expect("room");
+            let mut now = at(0);
+            let origin = sent(&mut waiters, now)[0];
+            for _ in 1..sendings {
+                waiters.resend_all();
+                sent(&mut waiters, now);
+            }
+            let mut answers = Vec::new();
+            for _ in 0..refusals {
+                answers.extend(waiters.on_refused(now, origin, reason));
+            }
+            let is_early = !answers.is_empty();
+            now = at(10);
+            answers.extend(waiters.on_time(now, &nobody));
+            assert_eq!(answers.len(), 1, "one answer");
+            let found = match &answers[0].1 {
+                Answer::Refused { .. } if is_early => "refused at once",
+                Answer::Refused { .. } => "refused at the deadline",
+                Answer::Unknown { .. } => "unknown",
+                Answer::ReadReady { .. } | Answer::Taken => "other",
+            };
+            assert_eq!(Some(found), expected, "{sendings} {refusals} {reason:?}");
+        };
+        check(1, 0, RefuseReason::Busy, Some("unknown"));
+        check(1, 1, RefuseReason::Busy, Some("refused at once"));
+        check(1, 1, RefuseReason::NotReady, Some("refused at once"));
+        check(1, 1, RefuseReason::NoLeader, Some("refused at the deadline"));
+        check(1, 1, RefuseReason::Transferring, Some("refused at the deadline"));
+        check(2, 1, RefuseReason::Busy, Some("unknown"));
+        check(2, 2, RefuseReason::Busy, Some("unknown"));
+        check(2, 2, RefuseReason::NotLeader, Some("unknown"));
+    }
+
+    #[test]
+    fn undecided_sequences_span_less_than_the_window() {
+        let mut waiters = waiters();
+        for id in 0..ORIGIN_WINDOW {
+            propose(&mut waiters, id).expect("room");
+        }
+        assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Err(RefuseReason::Busy));
+        // One in the middle is no help: the oldest still needs its place.
+        waiters.on_applied(Index(5), &[RequestId(9)], &[RequestId(9)]);
+        assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Err(RefuseReason::Busy));
+        waiters.on_applied(Index(6), &[RequestId(0)], &[RequestId(0)]);
+        assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Ok(()));
+        assert_eq!(waiters.count(), usize::try_from(ORIGIN_WINDOW).expect("small") - 1);
+    }
+
+    #[test]
+    fn an_apply_whose_reply_is_lost_ends_unknown_and_once() {
+        let mut waiters = waiters();
+        propose(&mut waiters, 1).expect("room");
+        sent(&mut waiters, at(0));
+        let answers = waiters.on_applied(Index(5), &[RequestId(1)], &[]);
+        assert_eq!(answers, vec![(RequestId(1), Answer::Unknown { missing: Vec::new() })]);
+        assert_eq!(waiters.on_applied(Index(6), &[RequestId(1)], &[]), Vec::new());
+        assert_eq!(waiters.on_time(at(20), &nobody), Vec::new());
+        assert_eq!(waiters.next_deadline(true), None);
+    }
+
+    #[test]
+    fn reads_share_a_barrier_and_wait_for_its_index() {
+        let mut waiters = waiters();
+        waiters.read(RequestId(1), at(10)).expect("room");
+        waiters.read(RequestId(2), at(2)).expect("room");
+        let id = waiters.take_read(at(0)).expect("due");
+        assert_eq!(waiters.take_read(at(0)), None);
+        assert_eq!(waiters.on_read_ready(id, Index(7), Index(6)), Vec::new());
+        assert_eq!(waiters.on_read_ready(id, Index(7), Index(7)), Vec::new(), "a copy");
+        let late = waiters.on_time(at(2), &|| vec!["n2".into()]);
+        assert_eq!(late, vec![(RequestId(2), Answer::Unknown { missing: vec!["n2".into()] })]);
+        let ready = waiters.on_applied(Index(7), &[], &[]);
+        assert_eq!(ready, vec![(RequestId(1), Answer::ReadReady { index: Index(7) })]);
+        assert_eq!(waiters.count(), 0);
+    }
+
+    #[test]
+    fn a_barrier_that_fails_or_is_not_heard_of_is_asked_for_again() {
+        let mut waiters = waiters();
+        waiters.read(RequestId(1), at(10)).expect("room");
+        let first = waiters.take_read(at(0)).expect("due");
+        waiters.on_read_failed(at(0), first);
+        assert_eq!(waiters.take_read(at(0)), None, "not at once");
+        let second = waiters.take_read(at(1)).expect("after a pause");
+        assert_eq!(waiters.on_time(at(3), &nobody), Vec::new());
+        let third = waiters.take_read(at(3)).expect("nothing was heard");
+        assert_eq!(waiters.on_read_ready(second, Index(1), Index(1)), Vec::new(), "too late");
+        assert_eq!(waiters.on_read_ready(third, Index(1), Index(1)).len(), 1);
+    }
+}

@@ -51,10 +51,7 @@ impl Group {
     }
 
     fn say_bulk(&self, ctx: &mut Context<'_>, to: NodeId, message: &BulkMessage) {
-        let Some(member) = self.configuration().and_then(|all| all.members.get(&to)) else {
-            return;
-        };
-        if let Some(stream) = ctx.peers.way_to(&member.name, StreamPurpose::Bulk) {
+        if let Some(stream) = self.way_to(ctx, to, StreamPurpose::Bulk) {
             let frame = Frame { kind: FrameKind::Bulk, group: self.id, payload: message.encode() };
             ctx.out.push_back(NodeEffect::Send { stream, frame });
         }

@@ -245,7 +245,7 @@ impl Node {
             self.groups.insert(group, Group::open(self.now, options, opening));
         }
         for change in self.peers.links_up() {
-            self.with_groups(|group, ctx| group.on_link(ctx.now, &change));
+            self.with_groups(|group, ctx| group.on_link(ctx, &change));
         }
         self.reassign_peers();
         for (name, run) in self.peers.runs() {

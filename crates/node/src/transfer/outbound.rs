@@ -50,6 +50,9 @@ pub(crate) struct Outbound {
     sending: Option<Sending>,
     /// Those that wait, and the epoch in which they were asked for.
     queue: BTreeMap<NodeId, Epoch>,
+    /// Those who could not be reached when it was their turn, and when the protocol is told so: a snapshot taken now
+    /// would be old by the time they can be.
+    unreachable: BTreeMap<NodeId, Instant>,
     /// The next transfer's name.
     next_transfer: u64,
 }
@@ -57,11 +60,27 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Nothing to send; transfers are named from `first` on.
     pub(crate) fn new(first: u64) -> Outbound {
-        Outbound { sending: None, queue: BTreeMap::new(), next_transfer: first }
+        Outbound {
+            sending: None,
+            queue: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            next_transfer: first,
+        }
     }
 
     /// The protocol wants `to` to have a snapshot.
-    pub(crate) fn send(&mut self, now: Instant, to: NodeId, epoch: Epoch) -> Vec<TransferEffect> {
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        epoch: Epoch,
+        is_reachable: bool,
+    ) -> Vec<TransferEffect> {
+        if !is_reachable {
+            self.unreachable.insert(to, now + RESEND_AFTER);
+            return Vec::new();
+        }
+        self.unreachable.remove(&to);
         self.queue.insert(to, epoch);
         self.maybe_begin(now)
     }
@@ -176,6 +195,19 @@ impl Outbound {
         }
     }
 
+    /// The peer cannot be reached: what it would get later would be old by then.
+    pub(crate) fn on_link_down(&mut self, now: Instant, peer: NodeId) -> Vec<TransferEffect> {
+        if self.queue.remove(&peer).is_some() {
+            return vec![failed(peer)];
+        }
+        match &self.sending {
+            Some(sending) if sending.to == peer && sending.position.is_some() => {
+                self.end(now, SnapshotOutcome::Failed, true)
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     fn ours(&mut self, from: NodeId, transfer: TransferId) -> Option<&mut Sending> {
         let sending = self.sending.as_mut()?;
         (sending.to == from && sending.transfer == transfer).then_some(sending)
@@ -183,6 +215,15 @@ impl Outbound {
 
     /// Time has passed.
     pub(crate) fn on_time(&mut self, now: Instant) -> Vec<TransferEffect> {
+        let due = self.unreachable.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<NodeId> = due.map(|(peer, _)| *peer).collect();
+        self.unreachable.retain(|_, at| *at > now);
+        let mut effects: Vec<TransferEffect> = due.into_iter().map(failed).collect();
+        effects.extend(self.sending_on_time(now));
+        effects
+    }
+
+    fn sending_on_time(&mut self, now: Instant) -> Vec<TransferEffect> {
         let Some(sending) = self.sending.as_mut().filter(|sending| sending.position.is_some())
         else {
             return Vec::new();
@@ -221,9 +262,16 @@ impl Outbound {
 
     /// When something is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let sending = self.sending.as_ref().filter(|sending| sending.position.is_some())?;
-        Some(sending.resend_at)
+        let sending = self.sending.as_ref().filter(|sending| sending.position.is_some());
+        let unreachable = self.unreachable.values().min().copied();
+        sending.map(|sending| sending.resend_at).into_iter().chain(unreachable).min()
     }
+}
+
+/// Nothing was sent to this peer.
+fn failed(to: NodeId) -> TransferEffect {
+    let (position, outcome) = (Position::ZERO, SnapshotOutcome::Failed);
+    TransferEffect::Tell(SnapshotInput::Sent { to, position, outcome })
 }
 
 impl Sending {

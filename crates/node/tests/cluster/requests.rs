@@ -166,3 +166,29 @@ fn a_control_request_is_taken_and_done() {
     assert_eq!(world.host(&leader).answers[&id], Answer::Taken);
     world.await_that("heir", |world| world.leader().as_deref() == Some(heir));
 }
+
+#[test]
+fn an_isolated_leader_neither_answers_reads_nor_keeps_what_others_overruled() {
+    let mut world = World::formed(&NAMES);
+    let old = world.await_leader();
+    world.add(&old, 1);
+    world.isolate(&old);
+    let (write, read) = (world.propose(&old, 2), world.read(&old));
+    let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != old).collect();
+    let leads = |world: &World, name: &str| {
+        let status = world.status(name);
+        status.groups[&GroupId(0)].leader.is_some_and(|leader| Some(leader) == status.node)
+    };
+    world.await_that("new leader", |world| others.iter().any(|name| leads(world, name)));
+    assert_eq!(world.add(others[0], 4), 5);
+    assert!(!world.is_over(&old, read), "a read was answered without a quorum");
+    assert!(!world.host(&old).replies.contains_key(&write));
+    world.cut.clear();
+    world.await_that("end", |world| world.is_over(&old, write) && world.is_over(&old, read));
+    world.await_leader();
+    // It was sent again to the new leader, within its deadline, and applied once.
+    assert_eq!(world.host(&old).replies.get(&write), Some(&7));
+    for name in NAMES {
+        assert_eq!(world.sum(name), 7);
+    }
+}

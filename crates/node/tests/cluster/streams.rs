@@ -28,7 +28,12 @@ fn told(world: &mut World, name: &str, stream: StreamId, input: NodeInput) -> Ve
                 *to == stream
             }
             NodeEffect::Note(_) => true,
-            other => panic!("unexpected: {other:?}"),
+            NodeEffect::Disk(_)
+            | NodeEffect::Dial(_)
+            | NodeEffect::Machine { .. }
+            | NodeEffect::Answer { .. }
+            | NodeEffect::Event { .. }
+            | NodeEffect::Stop(_) => panic!("unexpected: {effect:?}"),
         };
         if is_ours {
             said.push(effect);
