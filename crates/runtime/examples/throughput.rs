@@ -1,5 +1,5 @@
 //! How fast three durable nodes in one process agree on puts and answer read barriers, without any door:
-//! `cargo run --release -p quorate-runtime --example throughput [seconds] [folder]`.
+//! `cargo run --release -p quorate-runtime --example throughput -- [seconds] [clients,clients,...] [folder]`.
 
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
 #![expect(clippy::disallowed_types, reason = "it measures with the operating system's clock")]
@@ -30,6 +30,9 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(5, |text| text.parse().expect("a number of seconds"));
     let duration = Duration::from_secs(seconds);
+    let clients = arguments.next().unwrap_or_else(|| "1,64,256".to_owned());
+    let clients: Vec<usize> =
+        clients.split(',').map(|text| text.parse().expect("a number of clients")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -42,7 +45,7 @@ fn main() {
         };
         let leader = cluster.leader().await;
         for operation in [Operation::Put, Operation::Read] {
-            for concurrency in [1, 64, 256] {
+            for &concurrency in &clients {
                 measure(&cluster, leader, operation, concurrency, duration).await;
             }
         }
@@ -64,8 +67,7 @@ async fn measure(
     let begin = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..concurrency {
-        let node = cluster.node(through);
-        let node = Running { handle: node.handle.clone(), reader: node.reader.clone() };
+        let node = cluster.node(through).share();
         clients.spawn(client_loop(node, operation, client, begin + duration));
     }
     let mut latencies = clients.join_all().await.concat();

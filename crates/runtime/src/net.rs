@@ -73,10 +73,10 @@ impl Context {
         stop: watch::Receiver<()>,
     ) -> StreamTask {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let side = Arc::new(StreamSide::new(Arc::clone(&self.counters)));
+        let side = Arc::new(StreamSide::new(socket, Arc::clone(&self.counters)));
         let opened = Inbound::Opened { stream: id, direction, purpose, side: Arc::clone(&side) };
         self.queue.push(opened);
-        StreamTask::new(id, socket, side, self.clone(), stop)
+        StreamTask::new(id, side, self.clone(), stop)
     }
 }
 
@@ -345,7 +345,12 @@ mod tests {
         }
         assert_eq!(other.counters.read().received_count, sizes.len() as u64);
         wait_until("an empty queue", || one.counters.read().send_queue_size == 0);
-        assert!(one.counters.read().send_call_count < 6, "small frames share a write");
+
+        let calls = one.counters.read().send_call_count;
+        (0..100).for_each(|_| side.push(frame(FrameKind::Consensus, vec![1; 100])));
+        side.flush();
+        (0..100).for_each(|_| assert_eq!(other.frame().payload.len(), 100));
+        assert!(one.counters.read().send_call_count < calls + 10, "small frames share a write");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use crate::net::Context;
 use bytes::{Buf, BytesMut};
 use quorate_node::{NodeInput, StreamId, StreamPurpose};
 use quorate_types::{FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameHeader};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -70,12 +72,13 @@ pub(crate) async fn read_preamble(socket: &mut TcpStream) -> Result<StreamPurpos
     }
 }
 
-/// What the node's thread holds of a stream.
+/// What the node's thread and the stream's task share.
 #[derive(Debug)]
 pub(crate) struct StreamSide {
+    socket: TcpStream,
     outbox: Mutex<Outbox>,
-    /// Wakes the stream's task when there is something to send.
-    filled: Notify,
+    /// Wakes the stream's task when what waits could not be written at once.
+    blocked: Notify,
     /// Bytes read and not yet handled by the node's thread.
     unhandled: AtomicUsize,
     /// Wakes the stream's task when `unhandled` is low again.
@@ -86,11 +89,22 @@ pub(crate) struct StreamSide {
 #[derive(Debug, Default)]
 struct Outbox {
     /// What waits, oldest first.
-    frames: Vec<Frame>,
-    /// Bytes that wait, in `frames` or taken and not yet written.
+    frames: VecDeque<Frame>,
+    /// Encoded frames, of which the beginning may have been written.
+    buffer: BytesMut,
+    /// Bytes that wait in `frames` and `buffer`.
     size: usize,
     /// Set when the stream is to end after what waits.
     closing: Option<String>,
+}
+
+/// What became of what waited to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// Nothing waits.
+    All,
+    /// The socket takes no more for now.
+    Blocked,
 }
 
 fn frame_size(frame: &Frame) -> usize {
@@ -98,10 +112,11 @@ fn frame_size(frame: &Frame) -> usize {
 }
 
 impl StreamSide {
-    pub(crate) fn new(counters: Arc<Counters>) -> StreamSide {
+    pub(crate) fn new(socket: TcpStream, counters: Arc<Counters>) -> StreamSide {
         StreamSide {
+            socket,
             outbox: Mutex::default(),
-            filled: Notify::new(),
+            blocked: Notify::new(),
             unhandled: AtomicUsize::new(0),
             handled: Notify::new(),
             counters,
@@ -112,7 +127,7 @@ impl StreamSide {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a frame, or drops it when too much waits. The stream's task is not woken yet.
+    /// Queues a frame, or drops it when too much waits. Nothing is written yet.
     pub(crate) fn push(&self, frame: Frame) {
         let size = frame_size(&frame);
         let mut outbox = self.outbox();
@@ -122,20 +137,25 @@ impl StreamSide {
             return;
         }
         outbox.size += size;
-        outbox.frames.push(frame);
+        outbox.frames.push_back(frame);
         drop(outbox);
         self.counters.send_queue_size.add(size);
     }
 
-    /// Wakes the stream's task.
+    /// Writes what waits as far as the socket takes it without waiting, on the calling thread: most of the time
+    /// that is all of it, and no other thread has to be woken. The stream's task writes the rest.
     pub(crate) fn flush(&self) {
-        self.filled.notify_one();
+        let mut outbox = self.outbox();
+        // After an error the task finds the same and ends the stream.
+        if !matches!(self.write(&mut outbox), Ok(Written::All)) {
+            self.blocked.notify_one();
+        }
     }
 
     /// Ends the stream after what waits.
     pub(crate) fn close(&self, reason: String) {
         self.outbox().closing.get_or_insert(reason);
-        self.filled.notify_one();
+        self.blocked.notify_one();
     }
 
     /// Says that the node's thread has dealt with a frame.
@@ -147,9 +167,46 @@ impl StreamSide {
         }
     }
 
-    fn sent(&self, size: usize) {
-        self.outbox().size -= size;
-        self.counters.send_queue_size.sub(size);
+    /// Writes until nothing waits or the socket takes no more; never waits.
+    fn write(&self, outbox: &mut Outbox) -> std::io::Result<Written> {
+        loop {
+            if outbox.buffer.is_empty() && !self.fill(outbox) {
+                return Ok(Written::All);
+            }
+            match self.socket.try_write(&outbox.buffer) {
+                Ok(size) => {
+                    outbox.buffer.advance(size);
+                    outbox.size -= size;
+                    self.counters.send_queue_size.sub(size);
+                    self.counters.sent_size.add(size);
+                    self.counters.send_call_count.add(1);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(Written::Blocked);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Encodes what waits for one write; false when nothing waits.
+    fn fill(&self, outbox: &mut Outbox) -> bool {
+        if outbox.buffer.capacity() > 4 * WRITE_SIZE_MAX {
+            // One large frame is no reason to keep its room for ever.
+            outbox.buffer = BytesMut::new();
+        }
+        let mut count = 0;
+        while let Some(frame) = outbox.frames.front() {
+            let size = outbox.buffer.len() + frame_size(frame);
+            if count > 0 && size > WRITE_SIZE_MAX {
+                break;
+            }
+            frame.encode(&mut outbox.buffer);
+            outbox.frames.pop_front();
+            count += 1;
+        }
+        self.counters.sent_count.add(count);
+        count > 0
     }
 }
 
@@ -164,7 +221,6 @@ impl Drop for StreamSide {
 #[derive(Debug)]
 pub(crate) struct StreamTask {
     id: StreamId,
-    socket: TcpStream,
     side: Arc<StreamSide>,
     context: Context,
     stop: watch::Receiver<()>,
@@ -173,100 +229,59 @@ pub(crate) struct StreamTask {
 impl StreamTask {
     pub(crate) fn new(
         id: StreamId,
-        socket: TcpStream,
         side: Arc<StreamSide>,
         context: Context,
         stop: watch::Receiver<()>,
     ) -> StreamTask {
-        StreamTask { id, socket, side, context, stop }
+        StreamTask { id, side, context, stop }
     }
 
     /// Reads and writes until either ends, then tells the node.
     pub(crate) async fn run(mut self) {
-        let (read, write) = self.socket.split();
         let reason = tokio::select! {
-            reason = receive(self.id, read, &self.side, &self.context) => reason,
-            reason = send(write, &self.side) => reason,
+            reason = receive(self.id, &self.side, &self.context) => reason,
+            reason = send(&self.side) => reason,
             _ = self.stop.changed() => "this node closes its streams".to_owned(),
         };
+        // The node's thread may hold its side a little longer; the peer should know now.
+        drop(socket2::SockRef::from(&self.side.socket).shutdown(Shutdown::Both));
         self.context.queue.push(Inbound::Node(NodeInput::StreamClosed { stream: self.id, reason }));
     }
 }
 
-/// Writes what is queued; gives the reason of the end.
-async fn send(mut socket: WriteHalf<'_>, side: &StreamSide) -> String {
-    let mut frames = Vec::new();
-    let mut buffer = BytesMut::new();
+/// Writes what the node's thread could not write at once; gives the reason of the end.
+async fn send(side: &StreamSide) -> String {
     loop {
-        side.filled.notified().await;
+        side.blocked.notified().await;
         loop {
-            let closing = {
+            let (written, closing) = {
                 let mut outbox = side.outbox();
-                std::mem::swap(&mut frames, &mut outbox.frames);
-                outbox.closing.clone()
+                (side.write(&mut outbox), outbox.closing.clone())
             };
-            if frames.is_empty() {
-                match closing {
-                    Some(reason) => {
-                        // The peer reads what was said, then the end.
-                        drop(socket.shutdown().await);
-                        return reason;
+            match (written, closing) {
+                (Ok(Written::All), None) => break,
+                (Ok(Written::All), Some(reason)) => return reason,
+                (Ok(Written::Blocked), _) => {
+                    if let Err(error) = side.socket.writable().await {
+                        return error.to_string();
                     }
-                    None => break,
                 }
-            }
-            if let Err(error) = write_all(&mut socket, &mut frames, &mut buffer, side).await {
-                return error.to_string();
+                (Err(error), _) => return error.to_string(),
             }
         }
     }
-}
-
-async fn write_all(
-    socket: &mut WriteHalf<'_>,
-    frames: &mut Vec<Frame>,
-    buffer: &mut BytesMut,
-    side: &StreamSide,
-) -> std::io::Result<()> {
-    let mut count = 0;
-    let mut waiting = frames.drain(..).peekable();
-    while let Some(frame) = waiting.next() {
-        frame.encode(buffer);
-        count += 1;
-        let full =
-            waiting.peek().is_none_or(|next| buffer.len() + frame_size(next) > WRITE_SIZE_MAX);
-        if full {
-            let size = buffer.len();
-            socket.write_all(buffer).await?;
-            side.sent(size);
-            side.counters.sent_count.add(std::mem::take(&mut count));
-            side.counters.sent_size.add(size);
-            side.counters.send_call_count.add(1);
-            buffer.clear();
-        }
-    }
-    if buffer.capacity() > 4 * WRITE_SIZE_MAX {
-        // One large frame is no reason to keep its room for ever.
-        *buffer = BytesMut::new();
-    }
-    Ok(())
 }
 
 /// Reads frames and hands them to the node's thread, many a wake-up; gives the reason of the end.
-async fn receive(
-    id: StreamId,
-    mut socket: ReadHalf<'_>,
-    side: &StreamSide,
-    context: &Context,
-) -> String {
+async fn receive(id: StreamId, side: &StreamSide, context: &Context) -> String {
     let mut buffer = BytesMut::with_capacity(READ_SIZE);
     let mut inputs = Vec::new();
     let mut payload_max = HELLO_SIZE_MAX;
     let mut hello_deadline = Some(Instant::now() + HELLO_TIMEOUT);
     loop {
         let read = match hello_deadline {
-            None => socket.read_buf(&mut buffer).await,
-            Some(deadline) => match timeout_at(deadline, socket.read_buf(&mut buffer)).await {
+            None => read(&side.socket, &mut buffer).await,
+            Some(deadline) => match timeout_at(deadline, read(&side.socket, &mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => return "no hello came in time".to_owned(),
             },
@@ -299,6 +314,16 @@ async fn receive(
         }
         while side.unhandled.load(Ordering::Acquire) > RECEIVE_QUEUE_SIZE_MAX {
             side.handled.notified().await;
+        }
+    }
+}
+
+/// Reads what is there, waiting until something is.
+async fn read(socket: &TcpStream, buffer: &mut BytesMut) -> std::io::Result<usize> {
+    loop {
+        match socket.try_read_buf(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.readable().await?,
+            done => return done,
         }
     }
 }

@@ -18,8 +18,7 @@ async fn put_many(cluster: &Cluster, through: usize, prefix: &str, count: usize)
     let mut proposers = tokio::task::JoinSet::new();
     for _ in 0..64 {
         let (next, prefix) = (Arc::clone(&next), prefix.to_owned());
-        let (handle, reader) = (node.handle.clone(), node.reader.clone());
-        let node = common::Running { handle, reader };
+        let node = node.share();
         proposers.spawn(async move {
             let mut revisions = Vec::new();
             loop {

@@ -1,0 +1,186 @@
+//! What the store costs on its engine, in processor time of all its threads:
+//! `cargo run --release -p quorate-runtime --example engine_cost -- [puts] [batch,batch,...] [folder]`.
+//!
+//! Puts 256 B values over 100,000 keys in batches as the log would give them, with a sync after each second,
+//! then reads.
+
+#![expect(clippy::print_stdout, reason = "it prints what it measures")]
+#![expect(clippy::disallowed_types, reason = "it measures with the operating system's clock")]
+
+use bytes::Bytes;
+use quorate_runtime::{EngineOptions, FjallEngine};
+use quorate_store::etcd::{Command, PutRequest, RangeRequest};
+use quorate_store::{Store, StoreReader};
+use quorate_types::{
+    Committed, Entry, EntryKind, Epoch, GroupId, Incarnation, Index, NodeId, Origin, StateMachine,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The size of each value in bytes.
+const VALUE_SIZE: usize = 256;
+
+/// How many keys are put in turn.
+const KEY_COUNT: usize = 100_000;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let puts = arguments.next().map_or(200_000, |text| text.parse().expect("a number of puts"));
+    let batches = arguments.next().unwrap_or_else(|| "64,8,1".to_owned());
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = arguments.next().map_or(temporary.path().to_owned(), Into::into);
+    let mut runs = Run::open(&folder);
+    for batch in batches.split(',') {
+        runs.puts(puts, batch.parse().expect("a size of batches"));
+    }
+    runs.gets(puts, 1_000, "hot");
+    runs.gets(puts, KEY_COUNT, "any");
+    runs.ranges(puts / 100);
+    println!("resident {}", resident());
+    drop(runs);
+    let begin = Instant::now();
+    drop(Run::open(&folder));
+    println!("opened again in {:?}", begin.elapsed());
+}
+
+struct Run {
+    store: Store<FjallEngine>,
+    reader: StoreReader<FjallEngine>,
+    index: u64,
+    number: usize,
+}
+
+impl Run {
+    fn open(folder: &Path) -> Run {
+        let engine = FjallEngine::open(folder, EngineOptions::default()).expect("it opens");
+        let store = Store::open(engine, GroupId(0)).expect("it opens");
+        let index = store.applied().position.index.0;
+        Run { reader: store.reader(), store, index, number: 0 }
+    }
+
+    fn entry(&mut self) -> Committed {
+        self.index += 1;
+        self.number = (self.number + 7919) % KEY_COUNT;
+        let put = PutRequest {
+            key: key(self.number),
+            value: Bytes::from(vec![b'v'; VALUE_SIZE]),
+            ..PutRequest::default()
+        };
+        let origin = Origin {
+            node: NodeId(1 + self.index % 3),
+            incarnation: Incarnation(7),
+            sequence: self.index / 3 + 1,
+        };
+        let epoch = Epoch::new(1, NodeId(1));
+        let body = Command::Put(put).encode();
+        let entry = Entry::new(epoch, origin, EntryKind::Command, body);
+        Committed { index: Index(self.index), entry, wanted: true }
+    }
+
+    fn puts(&mut self, count: usize, batch: usize) {
+        let batches: Vec<Vec<Committed>> = (0..count.div_ceil(batch))
+            .map(|_| (0..batch).map(|_| self.entry()).collect())
+            .collect();
+        let syncs = Syncs::start(self.store.syncer());
+        let mut slowest = Duration::ZERO;
+        let before = processor_time();
+        let begin = Instant::now();
+        for entries in batches {
+            let begin = Instant::now();
+            self.store.apply(&entries).expect("applied");
+            slowest = slowest.max(begin.elapsed());
+        }
+        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let syncs = syncs.stop();
+        println!(
+            "put  batch {batch:3}: {:6.2} us of a core each, {:6.2} us elapsed, slowest batch {slowest:?}, {syncs}",
+            each(used, count),
+            each(elapsed, count),
+        );
+    }
+
+    fn gets(&mut self, count: usize, keys: usize, name: &str) {
+        let (before, begin) = (processor_time(), Instant::now());
+        for number in 0..count {
+            let key = key(number.wrapping_mul(7919) % keys);
+            let request = RangeRequest { key, ..RangeRequest::default() };
+            let found = self.reader.range(&request).expect("read");
+            assert_eq!(found.count, 1, "every key was put");
+        }
+        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let (used, elapsed) = (each(used, count), each(elapsed, count));
+        println!("get  {name}: {used:6.2} us of a core each, {elapsed:6.2} us elapsed");
+    }
+
+    fn ranges(&mut self, count: usize) {
+        let (before, begin) = (processor_time(), Instant::now());
+        for number in 0..count {
+            let first = number.wrapping_mul(7919) % (KEY_COUNT - 100);
+            let request =
+                RangeRequest { key: key(first), range_end: key(first + 100), ..Default::default() };
+            let found = self.reader.range(&request).expect("read");
+            assert_eq!(found.count, 100, "every key was put");
+        }
+        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let (used, elapsed) = (each(used, count), each(elapsed, count));
+        println!("range of 100: {used:6.2} us of a core each, {elapsed:6.2} us elapsed");
+    }
+}
+
+fn key(number: usize) -> Bytes {
+    Bytes::from(format!("key{number:010}"))
+}
+
+/// A thread that syncs each second, as a node asks for.
+struct Syncs {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<String>,
+}
+
+impl Syncs {
+    fn start(syncer: quorate_types::Syncer) -> Syncs {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&stop);
+        #[expect(clippy::disallowed_methods, reason = "it measures what a thread beside does")]
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut slowest) = (0, Duration::ZERO);
+            while !ends.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_secs(1));
+                let begin = Instant::now();
+                syncer().expect("synced");
+                slowest = slowest.max(begin.elapsed());
+                count += 1;
+            }
+            format!("{count} syncs of at most {slowest:?}")
+        });
+        Syncs { stop, thread }
+    }
+
+    fn stop(self) -> String {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        self.thread.join().expect("it ends")
+    }
+}
+
+fn each(duration: Duration, count: usize) -> f64 {
+    duration.as_secs_f64() * 1e6 / count as f64
+}
+
+/// What all threads of this process used of the processors so far.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("this is Linux");
+    let fields: Vec<&str> =
+        text.rsplit(')').next().expect("the name ends").split_whitespace().collect();
+    let ticks: u64 =
+        [11, 12].map(|at: usize| fields[at].parse::<u64>().expect("ticks")).iter().sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn resident() -> String {
+    let text = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
+    let line = text.lines().find(|line| line.starts_with("VmRSS"));
+    line.unwrap_or("?").to_owned()
+}
