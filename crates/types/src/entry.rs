@@ -19,7 +19,7 @@
 use crate::{DecodeError, Epoch, Incarnation, Index, NodeId, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// The size of an encoded entry before its body, in bytes.
 pub const ENTRY_HEADER_SIZE: usize = 64;
@@ -283,7 +283,18 @@ impl fmt::Display for Entry {
     }
 }
 
+/// Entries up to this size are hashed in one piece from the stack: the state of a streaming hasher is larger than
+/// they are.
+const HASHED_AT_ONCE_MAX: usize = 512;
+
 fn hash_of(header: &[u8], body: &[u8]) -> ContentHash {
+    let size = header.len() + body.len();
+    if size <= HASHED_AT_ONCE_MAX {
+        let mut whole = [0; HASHED_AT_ONCE_MAX];
+        whole[..header.len()].copy_from_slice(header);
+        whole[header.len()..size].copy_from_slice(body);
+        return ContentHash(xxh3_64(&whole[..size]));
+    }
     let mut hasher = Xxh3::new();
     hasher.update(header);
     hasher.update(body);
@@ -337,6 +348,17 @@ mod tests {
         let mut reader = Reader::new("test", buffer.freeze());
         assert_eq!(Entry::decode(&mut reader), Ok(sample()));
         assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn small_and_large_entries_are_hashed_alike() {
+        for size in [0, 8, 200, HASHED_AT_ONCE_MAX - 57, HASHED_AT_ONCE_MAX - 56, 455, 457, 5000] {
+            let (header, body) = ([7; 56], vec![9; size]);
+            let mut streamed = Xxh3::new();
+            streamed.update(&header);
+            streamed.update(&body);
+            assert_eq!(hash_of(&header, &body), ContentHash(streamed.digest()), "{size}");
+        }
     }
 
     #[test]

@@ -5,5 +5,6 @@
 mod disk;
 mod golden;
 mod machine;
+mod messages;
 mod random;
 mod replica;
