@@ -33,7 +33,7 @@ fn told(world: &mut World, name: &str, stream: StreamId, input: NodeInput) -> Ve
             | NodeEffect::Machine { .. }
             | NodeEffect::Answer { .. }
             | NodeEffect::Event { .. }
-            | NodeEffect::Stop(_) => panic!("unexpected: {effect:?}"),
+            | NodeEffect::Stop(_) => false,
         };
         if is_ours {
             said.push(effect);
@@ -100,4 +100,40 @@ fn streams_without_a_hello_are_bounded() {
         })
         .count();
     assert!(closed > 700, "{closed}");
+}
+
+#[test]
+fn a_known_peer_that_sends_garbage_or_speaks_out_of_turn_is_cut_off() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let mut next = 2_000_000;
+    let mut greeted = |world: &mut World| {
+        next += 1;
+        let stream = StreamId(next);
+        let direction = StreamDirection::Outgoing { address: "n1:1".into() };
+        let input = NodeInput::StreamOpened { stream, direction, purpose: StreamPurpose::Messages };
+        let said = told(world, "n2", stream, input);
+        let [NodeEffect::Send { frame, .. }] = &said[..] else { panic!("no hello: {said:?}") };
+        opened(world, "n1", stream);
+        let input = NodeInput::Frame { stream, frame: frame.clone() };
+        let answer = told(world, "n1", stream, input);
+        let [NodeEffect::Send { frame: answer, .. }] = &answer[..] else {
+            panic!("no answer: {answer:?}")
+        };
+        assert_eq!(answer.kind, FrameKind::Hello);
+        (stream, frame.clone(), answer.clone())
+    };
+    for kind in [FrameKind::Formation, FrameKind::Consensus, FrameKind::Bulk] {
+        let (stream, _, answer) = greeted(&mut world);
+        let garbage = Frame { kind, group: GroupId(0), payload: Bytes::from_static(b"\xff\x01") };
+        // Only who opened a stream speaks on it, beside the answer to the hello.
+        told(&mut world, "n2", stream, NodeInput::Frame { stream, frame: answer });
+        let input = NodeInput::Frame { stream, frame: garbage.clone() };
+        assert!(is_closed(&told(&mut world, "n2", stream, input)), "{kind:?} out of turn");
+        let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame: garbage });
+        assert!(is_closed(&said), "{kind:?}: {said:?}");
+    }
+    let (stream, hello, _) = greeted(&mut world);
+    let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame: hello });
+    assert!(is_closed(&said), "a second hello");
 }
