@@ -79,9 +79,9 @@ pub(super) struct Leader {
 /// How many rounds are remembered: at 100 µs a round, the time of an election.
 const ROUNDS_MAX: usize = 10_000;
 
-/// How long a peer may take to install a delivered snapshot before it is asked what it holds, in election
-/// timeouts.
-const INSTALL_PATIENCE: u32 = 30;
+/// How long a leader waits for a peer to say that it installed a delivered snapshot before it probes, in election
+/// timeouts. A peer that is still installing does not answer probes, so a short wait repeats no transfer.
+const INSTALL_PATIENCE: u32 = 3;
 
 impl Leader {
     pub(super) fn next_deadline(&self) -> Instant {

@@ -210,8 +210,8 @@ impl Script {
         let asked = self.snapshots.iter().position(|(at, _)| *at == node);
         let Some(asked) = asked else { return };
         let (_, effect) = self.snapshots.remove(asked);
-        if let SnapshotEffect::Install { from, .. } = effect
-            && let Some(input) = self.replica(node).install(from)
+        if let SnapshotEffect::Install { from, position } = effect
+            && let Some(input) = self.replica(node).install(from, position)
         {
             self.tell(node, input);
         }

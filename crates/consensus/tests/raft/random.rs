@@ -9,7 +9,8 @@ use quorate_consensus::{
     SnapshotEffect, SnapshotInput, SnapshotOutcome,
 };
 use quorate_types::{
-    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, SlotFault, TransactionId,
+    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, SlotFault,
+    TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,7 +51,7 @@ enum Happening {
     ApplyDone { node: NodeId, start: u64 },
     Fetched { node: NodeId, start: u64, input: Input },
     Snapshot { to: NodeId, start: u64, from: NodeId, input: SnapshotInput, staged: Option<Staged> },
-    Installed { node: NodeId, start: u64, from: NodeId },
+    Installed { node: NodeId, start: u64, from: NodeId, position: Position },
     Start { node: NodeId },
     Client,
     Fault,
@@ -245,12 +246,15 @@ impl World {
                 }
                 self.tell(to, Input::Snapshot(input));
             }
-            Happening::Installed { node, start, from } if self.start_of(node) == start => {
-                if let Some(input) = self.replica(node).install(from) {
-                    self.marks.snapshots += 1;
-                    self.tell(node, input);
-                    self.finish_reads(node);
-                }
+            Happening::Installed { node, start, from, position }
+                if self.start_of(node) == start =>
+            {
+                // Another transfer from the same peer may have taken the place of what was staged.
+                let input = self.replica(node).install(from, position);
+                let failed = Input::Snapshot(SnapshotInput::InstallFailed { position });
+                self.marks.snapshots += u64::from(input.is_some());
+                self.tell(node, input.unwrap_or(failed));
+                self.finish_reads(node);
             }
             Happening::Start { node } if !self.runs(node) => {
                 let seed = self.random.next();
@@ -385,9 +389,12 @@ impl World {
                 let sent = Happening::Snapshot { to: node, start, from: to, input, staged: None };
                 self.after(wait + Duration::from_micros(100), sent);
             }
-            SnapshotEffect::Install { from, .. } => {
+            SnapshotEffect::Install { from, position } => {
                 let wait = self.random.micros(100, 20_000);
-                self.after(wait, Happening::Installed { node, start, from: *from });
+                self.after(
+                    wait,
+                    Happening::Installed { node, start, from: *from, position: *position },
+                );
             }
             SnapshotEffect::Discard { .. } => self.replica(node).discard(effect),
         }

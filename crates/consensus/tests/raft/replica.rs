@@ -9,7 +9,7 @@ use quorate_consensus::{
 };
 use quorate_types::{
     Configuration, Entry, EntryKind, Epoch, GroupId, HardState, Incarnation, Index, Instant,
-    Member, NodeId, Op, Origin, Slot, TransactionId, WriteId,
+    Member, NodeId, Op, Origin, Position, Slot, TransactionId, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -205,9 +205,12 @@ impl Replica {
     }
 
     /// Installs what was staged from `from`; `None` when nothing is.
-    pub(crate) fn install(&mut self, from: NodeId) -> Option<Input> {
+    pub(crate) fn install(&mut self, from: NodeId, position: Position) -> Option<Input> {
+        let found = self.staged.get(&from).map(|(machine, _)| machine.position());
+        if found != Some(position) {
+            return None;
+        }
         let (machine, configuration) = self.staged.remove(&from)?;
-        let position = machine.position();
         self.machine = machine.clone();
         self.synced = machine;
         let installed = quorate_consensus::SnapshotInput::Installed { position, configuration };
@@ -222,7 +225,9 @@ impl Replica {
 
     /// Drops what was staged, if the effect says so.
     pub(crate) fn discard(&mut self, effect: &SnapshotEffect) {
-        if let SnapshotEffect::Discard { from, .. } = effect {
+        if let SnapshotEffect::Discard { from, position } = effect
+            && self.staged.get(from).is_some_and(|(machine, _)| machine.position() == *position)
+        {
             self.staged.remove(from);
         }
     }
