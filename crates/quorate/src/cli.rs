@@ -1,7 +1,7 @@
 //! The command line: what can be asked for.
 
 use crate::config::{DevSettings, StartSettings, StatusSettings};
-use crate::{bench, version};
+use crate::{bench, dump, version};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -30,6 +30,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Starts one node of a cluster
     Start(StartSettings),
+    /// Runs a whole cluster in this process, to try things out
+    Dev(DevSettings),
+    /// Shows what nodes say of themselves; needs no quorum
+    Status(StatusSettings),
     /// Checks or prints the configuration that `start` would run with
     Config {
         /// Which of the two.
@@ -42,6 +46,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: bench::Command,
     },
+    /// Prints the log files of a stopped node
+    Dump(dump::Arguments),
     /// Prints a completion script; for bash: `source <(quorate completion bash)`
     Completion {
         /// The shell it is for
@@ -70,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_flag_of_a_server_has_an_environment_variable() {
-        for name in ["start"] {
+        for name in ["start", "dev", "status"] {
             let command = Cli::command();
             let command = command.find_subcommand(name).expect("it exists").clone();
             for argument in command.get_arguments() {

@@ -1,6 +1,7 @@
 //! How the process ends: three exit codes that scripts may rely on, and the text that goes with them.
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The exit code of a command that did what it was asked to do.
@@ -44,6 +45,14 @@ impl fmt::Display for Failure {
 
 /// How every command ends.
 pub(crate) type Outcome = Result<(), Failure>;
+
+/// Writes a result on stdout. A reader that closed the pipe has seen enough: that is no failure.
+pub(crate) fn show(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    // Any other error could only be reported where nobody looks for a result.
+    let _ = write!(stdout, "{text}{end}").and_then(|()| stdout.flush());
+}
 
 /// Turns an outcome into the exit code, and says on stderr why it is not 0.
 pub(crate) fn finish(outcome: Outcome) -> ExitCode {

@@ -18,12 +18,21 @@ mod logging;
 mod server_config;
 mod version;
 
+mod admin;
+mod http;
+mod node;
+mod notices;
+
 mod bench;
+mod dev;
+mod dump;
+mod start;
+mod status;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command, ConfigAction};
 use config::StartSettings;
-use exit::Outcome;
+use exit::{Outcome, show};
 use server_config::ServerConfig;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,7 +44,10 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Outcome {
     let file = cli.config.as_deref();
     match &cli.command {
-        Command::Start(_) => Ok(()),
+        Command::Start(given) => start::run(given, file),
+        Command::Dev(given) => dev::run(given, file),
+        Command::Status(given) => status::run(given, file),
+        Command::Dump(arguments) => dump::run(arguments),
         Command::Config { action: ConfigAction::Check(given) } => check_config(given, file),
         Command::Config { action: ConfigAction::Print(given) } => print_config(given, file),
         Command::Bench { command } => bench::run(command),
@@ -52,11 +64,16 @@ fn check_config(given: &StartSettings, file: Option<&Path>) -> Outcome {
     logging::filter(settings.log_level.as_deref().unwrap_or_default())?;
     config.etcd_addresses()?;
     config.peer_addresses()?;
-    println!("the configuration of {} is usable", config.name);
+    show(&format!("the configuration of {} is usable", config.name));
     Ok(())
 }
 
 fn print_config(given: &StartSettings, file: Option<&Path>) -> Outcome {
-    print!("{}", config::print(&config::merged(given, file)?));
+    show(&config::print(&config::merged(given, file)?));
     Ok(())
+}
+
+/// The runtime of a server: connections are served by as many threads as there are processors.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -1,6 +1,7 @@
 //! How much processor time a process took, from `/proc`: the generator shares its machine with the servers, so
 //! its own part is reported beside what it measures.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,19 @@ pub(crate) fn cpu_time(process: u32) -> Option<Duration> {
         return None;
     }
     Some(Duration::from_nanos(nanoseconds.iter().sum()))
+}
+
+/// The same for each thread, by name; threads of one name count together.
+pub(crate) fn cpu_time_of_threads(process: u32) -> BTreeMap<String, Duration> {
+    let mut times: BTreeMap<String, Duration> = BTreeMap::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else { return times };
+    for task in tasks.flatten() {
+        let name = std::fs::read_to_string(task.path().join("comm"));
+        if let (Ok(name), Some(time)) = (name, task_time(&task.path())) {
+            *times.entry(name.trim().to_owned()).or_default() += Duration::from_nanos(time);
+        }
+    }
+    times
 }
 
 /// The first field of `schedstat` is the time on a processor, in nanoseconds.

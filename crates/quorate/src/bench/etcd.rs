@@ -4,6 +4,10 @@ use super::generator::{self, Load, Operation};
 use crate::exit::{Failure, Outcome};
 use std::time::Duration;
 
+/// How many connections the clients share unless told otherwise: enough that none is a bottleneck, few enough that
+/// frames of several clients travel together.
+pub(crate) const CONNECTIONS: usize = 16;
+
 /// Measures a server that speaks etcd v3.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -13,7 +17,7 @@ pub(crate) struct Arguments {
     /// Logical clients, each with one request under way
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     clients: u32,
-    /// Connections that the clients share [default: one for each endpoint, but no more than clients]
+    /// Connections that the clients share [default: 16, but no more than clients]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: Option<u32>,
     /// How long to measure
@@ -59,7 +63,7 @@ fn load(arguments: &Arguments) -> Result<Load, Failure> {
     let clients = arguments.clients as usize;
     let connections = match arguments.connections {
         Some(connections) => connections as usize,
-        None => endpoints.len().min(clients),
+        None => CONNECTIONS.min(clients),
     };
     if connections > clients {
         return Err(Failure::Usage(format!(

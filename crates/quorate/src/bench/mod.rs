@@ -12,7 +12,15 @@ mod report;
 mod cpu;
 mod etcd;
 
-use crate::exit::{Failure, Outcome};
+mod disk_probe;
+mod echo;
+mod loopback_probe;
+mod probe;
+
+mod engine;
+mod noop_machine;
+
+use crate::exit::{Failure, Outcome, show};
 use serde::Serialize;
 use std::fmt::Display;
 
@@ -21,23 +29,33 @@ use std::fmt::Display;
 pub(crate) enum Command {
     /// Puts load on anything that speaks etcd v3 and reports rate and latencies
     Etcd(etcd::Arguments),
+    /// Measures what this machine gives at best: disk syncs, loopback, a gRPC server that answers at once
+    Probe(probe::Arguments),
+    /// Measures consensus and log without gRPC: three durable replicas, a state machine without work
+    Engine(engine::Arguments),
+    /// Answers puts at once, for `bench probe`
+    #[command(hide = true)]
+    EchoServer,
 }
 
 /// Measures and prints.
 pub(crate) fn run(command: &Command) -> Outcome {
     match command {
         Command::Etcd(arguments) => etcd::run(arguments),
+        Command::Probe(arguments) => probe::run(arguments),
+        Command::Engine(arguments) => engine::run(arguments),
+        Command::EchoServer => echo::serve(),
     }
 }
 
 /// Prints a result on stdout, for people or for programs.
 fn print<T: Serialize + Display>(result: &T, json: bool) -> Outcome {
     if !json {
-        println!("{result}");
+        show(&result.to_string());
         return Ok(());
     }
     let text = serde_json::to_string_pretty(result);
     let text = text.map_err(|error| Failure::Failed(format!("cannot print as JSON: {error}")))?;
-    println!("{text}");
+    show(&text);
     Ok(())
 }

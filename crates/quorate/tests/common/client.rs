@@ -1,0 +1,80 @@
+//! A client of the etcd door that tries one endpoint after the other, as real ones do.
+
+use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
+use quorate_etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// A blocking client.
+pub(crate) struct Client {
+    runtime: Runtime,
+    members: Vec<KvClient<Channel>>,
+}
+
+impl Client {
+    /// A client of these `host:port`.
+    pub(crate) fn new(endpoints: &[String]) -> Client {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let _inside = runtime.enter();
+        let member = |address: &String| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+            KvClient::new(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy())
+        };
+        let members = endpoints.iter().map(member).collect();
+        drop(_inside);
+        Client { runtime, members }
+    }
+
+    /// Puts a key through the first member that takes it; gives the revision.
+    pub(crate) fn put(&mut self, key: &str, value: &str) -> i64 {
+        let begin = Instant::now();
+        let mut last_error = None;
+        while begin.elapsed() < super::PATIENCE {
+            for member in 0..self.members.len() {
+                match self.put_at(member, key, value, Duration::from_secs(2)) {
+                    Ok(revision) => return revision,
+                    Err(status) => last_error = Some(status),
+                }
+            }
+        }
+        panic!("no member takes {key}: {last_error:?}");
+    }
+
+    /// Puts a key through one member, once.
+    pub(crate) fn put_at(
+        &mut self,
+        member: usize,
+        key: &str,
+        value: &str,
+        timeout: Duration,
+    ) -> Result<i64, Status> {
+        let message = PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..PutRequest::default()
+        };
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        let response = self.runtime.block_on(self.members[member].put(request))?;
+        Ok(response.into_inner().header.expect("every response has a header").revision)
+    }
+
+    /// Reads a key at one member; `serializable` from what it has.
+    pub(crate) fn get_at(
+        &mut self,
+        member: usize,
+        key: &str,
+        serializable: bool,
+    ) -> Result<Option<String>, Status> {
+        let message =
+            RangeRequest { key: key.to_owned().into(), serializable, ..RangeRequest::default() };
+        let mut request = Request::new(message);
+        request.set_timeout(Duration::from_secs(5));
+        let response = self.runtime.block_on(self.members[member].range(request))?;
+        let pairs = response.into_inner().kvs;
+        Ok(pairs.first().map(|pair| String::from_utf8_lossy(&pair.value).into_owned()))
+    }
+}
