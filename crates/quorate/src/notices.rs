@@ -7,9 +7,6 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 
-/// How often a node that still recovers is looked at.
-const FORMATION_INTERVAL: Duration = Duration::from_millis(250);
-
 /// How often the same wait is said again: often enough to see that the node lives.
 const FORMATION_REPEAT: Duration = Duration::from_secs(10);
 
@@ -47,18 +44,16 @@ fn log_event(node: &str, group: u64, event: &Event) {
     }
 }
 
-/// Says at first and from time to time whom formation waits for, until the node takes part or has stopped. Changes are
-/// noted by the node itself.
+/// Says from time to time whom formation waits for, until the node takes part or has stopped. What changes is noted
+/// by the node itself; this is for waits in which nothing does.
 pub(crate) async fn log_formation<R: Send + 'static>(node: NodeHandle<R>) {
     loop {
+        sleep(FORMATION_REPEAT).await;
         let status = node.latest_status();
         match &status.phase {
-            Phase::Recovering => sleep(FORMATION_INTERVAL).await,
+            Phase::Recovering => {}
             Phase::Running | Phase::Stopped(_) => return,
-            Phase::Forming { missing } => {
-                log_missing(&status, missing);
-                sleep(FORMATION_REPEAT).await;
-            }
+            Phase::Forming { missing } => log_missing(&status, missing),
         }
     }
 }
@@ -71,7 +66,7 @@ fn log_missing(status: &NodeStatus, missing: &[String]) {
     let missing: Vec<String> = missing.iter().map(address).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        tracing::info!(node = status.name, "forming the cluster: waiting for {missing}");
+        tracing::info!(node = status.name, "still forming a cluster; waiting for {missing}");
     }
     for peer in status.peers.values() {
         if let Some(refusal) = &peer.refusal {

@@ -45,7 +45,6 @@ async fn serve(settings: NodeSettings) -> Outcome {
     );
     let mut signals = Signals::new()?;
     let node = RunningNode::start(settings)?;
-    tracing::info!(node = name, address = %node.etcd_address, "listening for etcd clients");
     tokio::spawn(notices::log(node.handle.clone()));
     tokio::spawn(notices::log_formation(node.handle.clone()));
     let handle = node.handle.clone();

@@ -16,7 +16,7 @@ fn wait_until_missing(cluster: &Cluster, node: usize, expected: &[&str]) {
 fn three_nodes_form_a_cluster_in_an_odd_order_and_name_who_is_missing() {
     let mut cluster = Cluster::new();
     cluster.start(2);
-    cluster.node(2).wait_for_log("waiting for n1");
+    cluster.node(2).wait_for_log("waiting for n1, n2");
     wait_until_missing(&cluster, 2, &["n1", "n2"]);
     cluster.start(0);
     wait_until_missing(&cluster, 2, &["n2"]);
