@@ -9,7 +9,7 @@ mod common;
 
 use common::{Cluster, Running, put_body};
 use quorate_runtime::RuntimeMetrics;
-use quorate_types::{EntryKind, GroupId};
+use quorate_types::{EntryKind, GroupId, HISTOGRAM_BOUNDS, Histogram};
 use std::time::{Duration, Instant};
 
 const GROUP: GroupId = GroupId(0);
@@ -90,6 +90,17 @@ async fn measure(
         let each = |now: u64, before: u64| (now - before) as f64 / count as f64;
         let syncs = now.log_sync.count - before.log_sync.count;
         let sync_time = (now.log_sync.sum - before.log_sync.sum).checked_div(syncs).unwrap_or(0);
+        let worst = |now: &Histogram, before: &Histogram| {
+            let grown = (0..now.counts.len()).rev().find(|at| now.counts[*at] > before.counts[*at]);
+            grown.and_then(|at| HISTOGRAM_BOUNDS.get(at)).map_or(0, |bound| bound / 1000)
+        };
+        println!(
+            "   n{}{} slowest sync below {} us, apply below {} us",
+            number + 1,
+            if number == through { "*" } else { " " },
+            worst(&now.log_sync, &before.log_sync),
+            worst(&now.apply, &before.apply),
+        );
         println!(
             "   n{}{} syncs {:.3} ({} us) rounds {:.3} inputs {:.2} sends {:.3} frames {:.3} applies {:.3}",
             number + 1,

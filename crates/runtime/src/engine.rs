@@ -13,6 +13,7 @@
 //! would make every apply wait for it. The journal files are synced through handles of our own instead; fjall
 //! syncs a journal that it closes itself, and deletes one only when all of it is in synced tables.
 
+use crate::engine_key::{pack, pack_into, unpack};
 use crate::files::{replace_file, sync_parent};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
@@ -74,7 +75,9 @@ impl Generation {
     fn open(path: PathBuf, options: EngineOptions) -> Result<Generation, EngineError> {
         let database = Database::builder(&path)
             .cache_size(options.cache_size)
-            .worker_threads(2)
+            // With two, one of them passes compactions on to the other for as long as that one compacts,
+            // which keeps a core busy with nothing.
+            .worker_threads(1)
             .max_cached_files(Some(128))
             .open()
             .map_err(engine_error)?;
@@ -104,11 +107,13 @@ impl Generation {
         let mut writes =
             fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.changes.len())
                 .durability(Some(PersistMode::Buffer));
+        let mut key = Vec::new();
         for change in &batch.changes {
+            pack_into(&change.key, &mut key);
             let keyspace = self.table(change.table);
             match &change.value {
-                Some(value) => writes.insert(keyspace, &change.key[..], &value[..]),
-                None => writes.remove(keyspace, &change.key[..]),
+                Some(value) => writes.insert(keyspace, &key[..], &value[..]),
+                None => writes.remove(keyspace, &key[..]),
             }
         }
         writes.commit().map_err(engine_error)
@@ -332,7 +337,8 @@ pub struct FjallView {
 
 impl EngineView for FjallView {
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self.snapshot.get(self.generation.table(table), key).map_err(engine_error)?;
+        let value =
+            self.snapshot.get(self.generation.table(table), pack(key)).map_err(engine_error)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -343,8 +349,8 @@ impl EngineView for FjallView {
         end: &[u8],
         direction: Direction,
     ) -> impl Iterator<Item = Result<Pair, EngineError>> {
-        let mut range =
-            (start < end).then(|| self.snapshot.range(self.generation.table(table), start..end));
+        let mut range = (start < end)
+            .then(|| self.snapshot.range(self.generation.table(table), pack(start)..pack(end)));
         std::iter::from_fn(move || {
             let range = range.as_mut()?;
             let guard = match direction {
@@ -358,7 +364,9 @@ impl EngineView for FjallView {
 
 fn pair(guard: Guard) -> Result<Pair, EngineError> {
     let (key, value) = guard.into_inner().map_err(engine_error)?;
-    Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+    let key =
+        unpack(&key).ok_or_else(|| EngineError::Damaged(format!("no key of ours: {key:02x?}")))?;
+    Ok((Bytes::from(key), Bytes::copy_from_slice(&value)))
 }
 
 fn generation_path(root: &Path, number: u64) -> PathBuf {

@@ -24,6 +24,7 @@ mod clock;
 mod disk;
 mod driver;
 mod engine;
+mod engine_key;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod files;

@@ -285,24 +285,27 @@ mod tests {
         }
 
         fn opened(&mut self) -> (StreamId, StreamPurpose, Arc<StreamSide>) {
-            match self.next() {
-                Inbound::Opened { stream, purpose, side, .. } => (stream, purpose, side),
-                other => panic!("a stream should have opened: {other:?}"),
-            }
+            let next = self.next();
+            let Inbound::Opened { stream, purpose, side, .. } = next else {
+                panic!("a stream should have opened: {next:?}")
+            };
+            (stream, purpose, side)
         }
 
         fn closed(&mut self) -> String {
-            match self.next() {
-                Inbound::Node(NodeInput::StreamClosed { reason, .. }) => reason,
-                other => panic!("a stream should have closed: {other:?}"),
-            }
+            let next = self.next();
+            let Inbound::Node(NodeInput::StreamClosed { reason, .. }) = next else {
+                panic!("a stream should have closed: {next:?}")
+            };
+            reason
         }
 
         fn frame(&mut self) -> Frame {
-            match self.next() {
-                Inbound::Node(NodeInput::Frame { frame, .. }) => frame,
-                other => panic!("a frame should have come: {other:?}"),
-            }
+            let next = self.next();
+            let Inbound::Node(NodeInput::Frame { frame, .. }) = next else {
+                panic!("a frame should have come: {next:?}")
+            };
+            frame
         }
     }
 

@@ -1,5 +1,7 @@
 //! Three real nodes over loopback: they form, agree, answer, and survive the loss of one.
 
+#![expect(clippy::disallowed_types, reason = "a real clock is what is tested")]
+
 mod common;
 
 use common::{Cluster, PATIENCE, eventually};

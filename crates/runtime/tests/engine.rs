@@ -1,5 +1,7 @@
 //! The on-disk engine keeps the rules that the store's engine trait states.
 
+#![expect(clippy::disallowed_methods, reason = "what lies on a real disk is tested")]
+
 use bytes::Bytes;
 use quorate_runtime::{EngineOptions, FjallEngine};
 use quorate_store::engine::{

@@ -23,13 +23,11 @@ async fn write(node: Running, writer: usize, round: usize, acknowledged: Acknowl
     for number in 0.. {
         let key = format!("r{round}w{writer}k{number}");
         let body = put_body(&key, key.as_bytes());
-        match node.handle.propose(GROUP, EntryKind::Command, body, None).await {
-            Ok(Reply::Put(put)) => {
-                acknowledged.lock().expect("whole").insert(key, put.revision);
-            }
-            Ok(other) => panic!("a put was answered with {other:?}"),
-            Err(_) => return,
-        }
+        let Ok(reply) = node.handle.propose(GROUP, EntryKind::Command, body, None).await else {
+            return;
+        };
+        let Reply::Put(put) = reply else { panic!("a put was answered with {reply:?}") };
+        acknowledged.lock().expect("whole").insert(key, put.revision);
     }
 }
 

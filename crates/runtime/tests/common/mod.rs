@@ -1,6 +1,7 @@
 //! Three real nodes over loopback, each with its own folder, port and store.
 
 #![expect(dead_code, reason = "each of the programs that share this uses a part of it")]
+#![expect(clippy::disallowed_types, reason = "real sockets and a real clock are what is tested")]
 
 use bytes::Bytes;
 use quorate_runtime::{
@@ -195,14 +196,10 @@ impl Running {
     }
 
     pub(crate) async fn put(&self, key: &str, value: &[u8]) -> Result<i64, RequestError> {
-        match self
-            .handle
-            .propose(GroupId(0), EntryKind::Command, put_body(key, value), None)
-            .await?
-        {
-            Reply::Put(put) => Ok(put.revision),
-            other => panic!("a put was answered with {other:?}"),
-        }
+        let body = put_body(key, value);
+        let reply = self.handle.propose(GroupId(0), EntryKind::Command, body, None).await?;
+        let Reply::Put(put) = reply else { panic!("a put was answered with {reply:?}") };
+        Ok(put.revision)
     }
 
     /// What this node itself holds, without asking anybody.
