@@ -33,7 +33,10 @@ const STATUS_SAMPLE: u64 = 8;
 /// How often in a row a node may ask to be woken at once and then do nothing: more is a loop that burns a processor.
 const IDLE_COUNT_MAX: u64 = 10;
 
-/// How soon a stream that could not be opened, or was closed, is dialled again, at most.
+/// How soon a stream that could not be opened, or was closed, is dialled again, at least.
+const REDIAL_MIN: Duration = Duration::from_millis(1);
+
+/// How soon at most.
 const REDIAL_MAX: Duration = Duration::from_millis(200);
 
 /// One machine of the world.
@@ -74,6 +77,8 @@ pub(crate) struct Running {
     pub(crate) paused_until: Instant,
     /// Which processes it keeps streams to.
     dialled: BTreeSet<ProcessId>,
+    /// Which streams it is about to dial.
+    dialling: BTreeSet<(ProcessId, StreamPurpose)>,
     /// The next stream.
     next_stream: u64,
     /// The next request.
@@ -193,6 +198,7 @@ impl World {
             wake_at: None,
             paused_until: self.now,
             dialled: BTreeSet::new(),
+            dialling: BTreeSet::new(),
             next_stream: 0,
             next_request: 0,
             requests: BTreeMap::new(),
@@ -385,10 +391,15 @@ impl World {
         }
     }
 
+    /// Plans to dial the streams to a peer, one attempt at a time for each.
     fn redial(&mut self, id: ProcessId, life: Life, peer: ProcessId) {
         for purpose in [StreamPurpose::Messages, StreamPurpose::Bulk] {
-            let wait = self.dice.network.duration(Duration::from_micros(100), REDIAL_MAX);
-            self.plan_in(wait, Event::Dial(id, life, peer, purpose));
+            let process = &mut self.processes[id.0];
+            let running = process.running.as_mut().filter(|_| process.life == life);
+            if running.is_some_and(|running| running.dialling.insert((peer, purpose))) {
+                let wait = self.dice.network.duration(REDIAL_MIN, REDIAL_MAX);
+                self.plan_in(wait, Event::Dial(id, life, peer, purpose));
+            }
         }
     }
 
@@ -400,9 +411,12 @@ impl World {
         to: ProcessId,
         purpose: StreamPurpose,
     ) {
-        let process = &self.processes[id.0];
-        let wanted = process.running.as_ref().is_some_and(|running| running.dialled.contains(&to));
-        if !wanted || process.life != life || self.network.is_open(id, to, purpose) {
+        let process = &mut self.processes[id.0];
+        let Some(running) = process.running.as_mut().filter(|_| process.life == life) else {
+            return;
+        };
+        running.dialling.remove(&(to, purpose));
+        if !running.dialled.contains(&to) || self.network.is_open(id, to, purpose) {
             return;
         }
         let stream = self.new_stream(id).expect("it runs");
@@ -412,8 +426,7 @@ impl World {
         });
         let Some(listener) = opened else {
             self.tell_closed(id, stream.stream, "cannot connect");
-            let wait = self.dice.network.duration(Duration::from_millis(10), REDIAL_MAX);
-            return self.plan_in(wait, Event::Dial(id, life, to, purpose));
+            return self.redial(id, life, to);
         };
         self.trace.step(self.now, "connect", &[id.0 as u64, to.0 as u64], |f| {
             write!(f, "{} {} {purpose:?}", name(id), name(to))

@@ -26,6 +26,10 @@ use std::time::Duration;
 /// How many processes there are.
 pub const PROCESS_COUNT: usize = 3;
 
+/// The most events of a run for each virtual second of work, and of a minute more: ten times what the busiest need. Above it
+/// something asks itself for more, for ever.
+const EVENT_RATE_MAX: u64 = 50_000;
+
 /// How a run is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -202,6 +206,9 @@ impl World {
             assert!(at >= self.now, "an event at {at} was planned for the past of {}", self.now);
             self.now = at;
             self.happen(event);
+            if self.planned_count > EVENT_RATE_MAX * (self.options.work.as_secs() + 60) {
+                self.fail("bounded", format!("{} events were planned", self.planned_count));
+            }
         }
         self.counts.virtual_nanos = self.now.0;
         self.counts.step_count = self.trace.step_count();

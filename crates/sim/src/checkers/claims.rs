@@ -36,6 +36,7 @@ impl Claim {
             | Raft::PreVote { .. }
             | Raft::PreVoteReply { .. }
             | Raft::Append { .. }
+            | Raft::Commit { .. }
             | Raft::Heartbeat { .. }
             | Raft::HeartbeatReply { .. }
             | Raft::Stale { .. }

@@ -1,0 +1,90 @@
+//! Seeds of the small world: unbroken code passes, broken code does not, and a seed is a whole history.
+
+use quorate_sim::mutants::Mutant;
+use quorate_sim::trace::Verbosity;
+use quorate_sim::{Options, Outcome, run};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How many seeds a mutant may survive.
+const SEEDS_TO_KILL: u64 = 20;
+
+fn short() -> Options {
+    Options { work: Duration::from_secs(15), ..Options::default() }
+}
+
+fn check(outcome: &Outcome) {
+    let Outcome { seed, mix, violation, .. } = outcome;
+    assert_eq!(
+        violation.as_ref(),
+        None,
+        "seed {seed} ({mix}): replay with `cargo xtask sim --seed {seed} --seconds 15 --trace`"
+    );
+}
+
+#[test]
+fn unbroken_code_passes_and_faults_strike() {
+    let mut faults = BTreeSet::new();
+    let (mut completed, mut leaders, mut unsynced, mut lost_batches) = (0, 0, 0, 0);
+    for seed in 0..24 {
+        let outcome = run(seed, short());
+        check(&outcome);
+        faults.extend(outcome.counts.faults.keys().copied());
+        completed += outcome.counts.completed_count;
+        leaders += outcome.counts.leader_count;
+        unsynced += outcome.counts.unsynced_crash_count;
+        lost_batches += outcome.counts.lost_batch_count;
+    }
+    assert!(faults.len() >= 12, "only {faults:?} struck");
+    assert!(completed > 24 * 50, "only {completed} calls were completed");
+    assert!(leaders > 24 * 2, "only {leaders} leaders");
+    assert!(unsynced > 24, "only {unsynced} crashes met unsynced bytes");
+    assert!(lost_batches > 24, "engines lost only {lost_batches} batches");
+}
+
+#[test]
+fn the_same_seed_leaves_the_same_trace() {
+    let mut hashes = BTreeSet::new();
+    for seed in 100..106 {
+        let (first, second) = (run(seed, short()), run(seed, short()));
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        assert_eq!(first.counts, second.counts, "seed {seed}");
+        let read = run(seed, Options { verbosity: Verbosity::Full, ..short() });
+        assert_eq!(first.trace_hash, read.trace_hash, "seed {seed} depends on who reads it");
+        assert!(read.lines.len() > 1_000, "seed {seed} left {} lines", read.lines.len());
+        hashes.insert(first.trace_hash);
+    }
+    assert_eq!(hashes.len(), 6, "two seeds left the same trace");
+}
+
+fn killed_by(mutant: Mutant) -> Outcome {
+    let options = Options { mutant: Some(mutant), ..short() };
+    (0..SEEDS_TO_KILL)
+        .map(|seed| run(seed, options))
+        .find(|outcome| outcome.violation.is_some())
+        .unwrap_or_else(|| panic!("{mutant} survives {SEEDS_TO_KILL} seeds"))
+}
+
+#[test]
+fn a_node_that_acknowledges_before_the_sync_dies() {
+    let violation = killed_by(Mutant::AckBeforeSync).violation.expect("it was killed");
+    assert_ne!(violation.promise, "panic", "{violation}");
+}
+
+#[test]
+fn a_node_that_votes_before_the_sync_dies() {
+    let violation = killed_by(Mutant::VoteBeforeSync).violation.expect("it was killed");
+    assert_eq!(violation.promise, "claims", "{violation}");
+}
+
+#[test]
+fn a_node_that_purges_past_the_synced_index_dies() {
+    let violation = killed_by(Mutant::PurgePastSynced).violation.expect("it was killed");
+    assert_eq!(violation.promise, "open", "{violation}");
+}
+
+#[test]
+fn a_node_that_reads_without_a_barrier_dies() {
+    let violation = killed_by(Mutant::StaleRead).violation.expect("it was killed");
+    assert_eq!(violation.promise, "witness", "{violation}");
+}
