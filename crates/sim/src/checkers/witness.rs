@@ -124,13 +124,12 @@ impl Order {
         if let Some(other) = self.by_value.insert(value, written_at).filter(|r| *r != written_at) {
             return Err(violation(format!("{value} was written at {other} and at {written_at}")));
         }
-        if let Some(other) = self.written.insert(written_at, (key, value)) {
-            if other != (key, value) {
-                let (other_key, other) = other;
-                return Err(violation(format!(
-                    "{written_at} wrote {other_key}={other} and {key}={value}"
-                )));
-            }
+        if let Some((other_key, other)) = self.written.insert(written_at, (key, value))
+            && (other_key, other) != (key, value)
+        {
+            return Err(violation(format!(
+                "{written_at} wrote {other_key}={other} and {key}={value}"
+            )));
         }
         self.by_key.entry(key).or_default().insert(written_at, value);
         Ok(())
