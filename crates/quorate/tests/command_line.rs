@@ -33,7 +33,7 @@ fn what_makes_no_sense_ends_with_code_2_and_says_why() {
     check(&start(&["--log-level", "x=loud"]), 2, "log-level");
     check(&run(&["status", "--endpoints", "nowhere"]), 2, "not HOST:PORT");
     check(&run(&["bench", "etcd", "--clients", "0"]), 2, "--clients");
-    check(&run(&["bench", "etcd", "--rate", "-1"]), 2, "--rate");
+    check(&run(&["bench", "etcd", "--rate=-1"]), 2, "--rate");
     check(&run(&["dump"]), 2, "--data-dir");
     check(&run(&["dev", "--nodes", "0"]), 2, "--nodes");
 }

@@ -34,10 +34,10 @@ fn without_a_quorum_a_put_fails_in_time_and_status_still_answers() {
     cluster.kill(leader);
     cluster.kill(third);
     let begin = Instant::now();
-    let refused = client.put_at(other, "lost", "2", Duration::from_secs(20));
+    let refused = client.put_at(other, "lost", "2", None::<Duration>);
     let status = refused.expect_err("one of three is no quorum");
     let waited = begin.elapsed();
-    assert!(waited < Duration::from_secs(10), "it took {waited:?}: {status:?}");
+    assert!(waited < Duration::from_secs(12), "it took {waited:?}: {status:?}");
     assert!(matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded), "{status:?}");
     assert!(status.message().starts_with("etcdserver: "), "{status:?}");
     let kept = client.get_at(other, "kept", true).expect("serializable reads need no quorum");

@@ -43,13 +43,13 @@ impl Client {
         panic!("no member takes {key}: {last_error:?}");
     }
 
-    /// Puts a key through one member, once.
+    /// Puts a key through one member, once; without a timeout the member says when it gives up.
     pub(crate) fn put_at(
         &mut self,
         member: usize,
         key: &str,
         value: &str,
-        timeout: Duration,
+        timeout: impl Into<Option<Duration>>,
     ) -> Result<i64, Status> {
         let message = PutRequest {
             key: key.to_owned().into(),
@@ -57,7 +57,9 @@ impl Client {
             ..PutRequest::default()
         };
         let mut request = Request::new(message);
-        request.set_timeout(timeout);
+        if let Some(timeout) = timeout.into() {
+            request.set_timeout(timeout);
+        }
         let response = self.runtime.block_on(self.members[member].put(request))?;
         Ok(response.into_inner().header.expect("every response has a header").revision)
     }
