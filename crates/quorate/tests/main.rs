@@ -7,10 +7,15 @@
 
 mod common;
 
+mod bit_flips;
 mod command_line;
 mod data_folder;
 mod dev;
+mod durable_replies;
 mod failures;
 mod formation;
+mod measurements;
 mod operations;
 mod power;
+mod start_orders;
+mod writer_gap;

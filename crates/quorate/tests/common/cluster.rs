@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use tempfile::TempDir;
 
 /// One process; killed when it goes out of scope.
@@ -15,6 +15,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The number of the process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("its log can be read")
@@ -66,6 +71,8 @@ impl Drop for Node {
 pub(crate) struct Cluster {
     folder: TempDir,
     peers: [u16; 3],
+    /// Where the others are told to reach each node, when it is not where it listens.
+    detours: [Option<u16>; 3],
     clients: [u16; 3],
     /// The processes, by number of the node from 0.
     pub(crate) nodes: [Option<Node>; 3],
@@ -79,6 +86,7 @@ impl Cluster {
         Cluster {
             folder: tempfile::tempdir().expect("a temporary folder"),
             peers: [a, b, c],
+            detours: [None; 3],
             clients: [d, e, f],
             nodes: [None, None, None],
             starts: 0,
@@ -124,10 +132,22 @@ impl Cluster {
         Client::new(&endpoints)
     }
 
+    /// The port where a node listens for its peers.
+    pub(crate) fn peer_port(&self, node: usize) -> u16 {
+        self.peers[node]
+    }
+
+    /// Lets the others reach a node through another port, as `--cluster` says; to be chosen before any is started.
+    pub(crate) fn detour(&mut self, node: usize, port: u16) {
+        self.detours[node] = Some(port);
+    }
+
     /// What `--cluster` says.
     pub(crate) fn member_list(&self) -> String {
-        let member =
-            |node: usize| format!("{}=127.0.0.1:{}", Cluster::name(node), self.peers[node]);
+        let member = |node: usize| {
+            let port = self.detours[node].unwrap_or(self.peers[node]);
+            format!("{}=127.0.0.1:{port}", Cluster::name(node))
+        };
         (0..3).map(member).collect::<Vec<_>>().join(",")
     }
 
@@ -140,16 +160,23 @@ impl Cluster {
             ("--cluster", self.member_list()),
             ("--listen-etcd", self.endpoint(node)),
         ];
-        let words = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let own_port = format!("127.0.0.1:{}", self.peers[node]);
+        let listen = self.detours[node].map(|_| ("--listen-peer", own_port));
+        let words =
+            pairs.into_iter().chain(listen).flat_map(|(flag, value)| [flag.to_owned(), value]);
         std::iter::once("start".to_owned()).chain(words).collect()
     }
 
     /// Starts a node.
     pub(crate) fn start(&mut self, node: usize) {
+        self.launch(node, quorate());
+    }
+
+    /// Starts a node by a command that takes the arguments of the binary.
+    pub(crate) fn launch(&mut self, node: usize, mut command: Command) {
         self.starts += 1;
         let log = self.folder.path().join(format!("{}.{}.log", Cluster::name(node), self.starts));
         let file = File::create(&log).expect("a log file");
-        let mut command = quorate();
         command.args(self.arguments(node)).stderr(file);
         let child = command.spawn().expect("the binary can be started");
         self.nodes[node] = Some(Node { child, log });
@@ -168,6 +195,15 @@ impl Cluster {
     /// Ends a node as `kill -9` does.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].take().expect("it was started").kill();
+    }
+
+    /// How much memory a node holds, in bytes.
+    pub(crate) fn resident_size(&self, node: usize) -> u64 {
+        let process = self.nodes[node].as_ref().expect("it was started").child.id();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        size.expect("the kernel says it in kB") * 1024
     }
 
     /// What `quorate status` says of a node; none when it does not answer.

@@ -2,9 +2,13 @@
 
 mod client;
 mod cluster;
+mod metrics;
+mod proxy;
 
 pub(crate) use client::Client;
-pub(crate) use cluster::{Cluster, Node};
+pub(crate) use cluster::Cluster;
+pub(crate) use metrics::Metrics;
+pub(crate) use proxy::Proxy;
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +19,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary.
 pub(crate) fn quorate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    plain(Command::new(env!("CARGO_BIN_EXE_quorate")))
+}
+
+/// A command without input and without settings of ours in its environment.
+pub(crate) fn plain(mut command: Command) -> Command {
     command.stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("QUORATE_") {
