@@ -237,7 +237,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.0.published.cluster()
     }
 
-    /// What happens from now on. A reader that lags far behind misses some.
+    /// What happens from now on; the first who asks also gets what happened since the start. A reader that lags
+    /// far behind misses some.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<NodeNotice> {
         self.0.published.notices()

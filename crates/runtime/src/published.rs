@@ -4,7 +4,7 @@ use crate::handle::NodeNotice;
 use quorate_node::{NodeStatus, StopReason};
 use quorate_types::{ClusterId, GroupId, NodeId};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{broadcast, watch};
 
 /// Notices that a slow reader may lag behind before it misses some.
@@ -23,18 +23,23 @@ pub(crate) struct Published {
     /// The cluster; 0 while none is formed.
     cluster: AtomicU64,
     notices: broadcast::Sender<NodeNotice>,
+    /// What was noted before anybody could ask: the node runs, and says what it found in its folder, before its
+    /// starter has the handle. Given to the first who asks.
+    early: Mutex<Option<broadcast::Receiver<NodeNotice>>>,
     stopped: watch::Sender<Option<StopReason>>,
 }
 
 impl Published {
     pub(crate) fn new(status: NodeStatus) -> Published {
+        let (notices, early) = broadcast::channel(NOTICES_MAX);
         let published = Published {
             status: RwLock::new(Arc::new(status.clone())),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             node: AtomicU64::new(0),
             cluster: AtomicU64::new(0),
-            notices: broadcast::channel(NOTICES_MAX).0,
+            notices,
+            early: Mutex::new(Some(early)),
             stopped: watch::channel(None).0,
         };
         published.publish(status);
@@ -77,7 +82,8 @@ impl Published {
     }
 
     pub(crate) fn notices(&self) -> broadcast::Receiver<NodeNotice> {
-        self.notices.subscribe()
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+        early.unwrap_or_else(|| self.notices.subscribe())
     }
 
     pub(crate) fn stop(&self, reason: StopReason) {
