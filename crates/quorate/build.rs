@@ -1,5 +1,7 @@
 //! Tells the binary which commit it was built from.
 
+#![expect(clippy::disallowed_methods, reason = "a build script is told by its environment")]
+
 use std::process::Command;
 
 fn main() {

@@ -10,6 +10,7 @@ use quorate_runtime::{
 use quorate_store::Store;
 use quorate_store::etcd::Reply;
 use quorate_types::GroupId;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,7 +124,7 @@ impl RunningNode {
 fn check_folder(path: &Path) -> Result<(), Failure> {
     let listing = match std::fs::read_dir(path) {
         Ok(listing) => listing,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             return Err(Failure::Failed(format!("the data folder {}: {error}", path.display())));
         }
@@ -148,13 +149,15 @@ fn check_folder(path: &Path) -> Result<(), Failure> {
 pub(crate) fn bind(flag: &str, addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
     TcpListener::bind(addresses).map_err(|error| {
         let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "; another process listens there: stop it, or choose another port"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-            _ => "",
+        let kind = error.kind();
+        let hint = if kind == ErrorKind::AddrInUse {
+            "; another process listens there: stop it, or choose another port"
+        } else if kind == ErrorKind::AddrNotAvailable {
+            "; this machine has no such address"
+        } else if kind == ErrorKind::PermissionDenied {
+            "; ports below 1024 need privileges"
+        } else {
+            ""
         };
         Failure::Failed(format!("--{flag} {}: {error}{hint}", shown.join(" and ")))
     })
