@@ -47,3 +47,17 @@ fn the_folder_of_another_node_or_program_is_refused() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("no data folder of Quorate"), "{refused:?}");
 }
+
+#[test]
+fn a_folder_of_a_later_format_is_refused_and_stays_as_it_is() {
+    let mut cluster = Cluster::formed();
+    cluster.kill(0);
+    let identity = cluster.data_dir(0).join("identity");
+    let mut later = std::fs::read(&identity).expect("it is there");
+    later[4] += 1;
+    std::fs::write(&identity, &later).expect("written");
+    let refused = cluster.start_in_vain(0);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("format version 2"), "{refused:?}");
+    assert_eq!(std::fs::read(&identity).expect("it is there"), later);
+}

@@ -118,7 +118,7 @@ impl Cluster {
 
     /// Where clients reach a node.
     pub(crate) fn endpoint(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.clients[node])
+        format!("127.0.0.1:{}", self.client_port(node))
     }
 
     /// Where clients reach all nodes, as a list for command lines.
@@ -135,6 +135,11 @@ impl Cluster {
     /// The port where a node listens for its peers.
     pub(crate) fn peer_port(&self, node: usize) -> u16 {
         self.peers[node]
+    }
+
+    /// The port where a node listens for clients.
+    pub(crate) fn client_port(&self, node: usize) -> u16 {
+        self.clients[node]
     }
 
     /// Lets the others reach a node through another port, as `--cluster` says; to be chosen before any is started.
