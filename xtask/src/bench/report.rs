@@ -56,7 +56,7 @@ pub(crate) fn render(
         page,
         "# Benchmarks\n\nWritten by `cargo xtask bench`; run it to see your own figures.\n\n\
          Three processes of each system on one machine and one disk, logs synced, default settings of each, fresh data for every run, \
-         one generator (`quorate bench etcd`, closed loop, 256 B values, 100,000 keys), {runs} runs of {seconds} s of each system in turn, none \
+         one generator (`quorate bench etcd`, closed loop, 256 B values, 100,000 keys, at most 16 connections), {runs} runs of {seconds} s of each system in turn, none \
          dropped. Servers and generator share the cores. A figure here is good as a ratio within this page, not as an absolute. What the disk under a \
          virtual machine does with a flush cannot be known from inside: read \"synced\" as \"with the guest's fdatasync\".\n\n\
          Machine: {}.\n\n",
