@@ -13,6 +13,7 @@ use quorate_store::etcd::{Command, PutRequest, RangeRequest};
 use quorate_store::{Store, StoreReader};
 use quorate_types::{
     Committed, Entry, EntryKind, Epoch, GroupId, Incarnation, Index, NodeId, Origin, StateMachine,
+    TransactionId,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,6 @@ struct Run {
     store: Store<FjallEngine>,
     reader: StoreReader<FjallEngine>,
     index: u64,
-    number: usize,
 }
 
 impl Run {
@@ -57,14 +57,14 @@ impl Run {
         let engine = FjallEngine::open(folder, EngineOptions::default()).expect("it opens");
         let store = Store::open(engine, GroupId(0)).expect("it opens");
         let index = store.applied().position.index.0;
-        Run { reader: store.reader(), store, index, number: 0 }
+        Run { reader: store.reader(), store, index }
     }
 
     fn entry(&mut self) -> Committed {
         self.index += 1;
-        self.number = (self.number + 7919) % KEY_COUNT;
+        let number = random(self.index as usize) % KEY_COUNT;
         let put = PutRequest {
-            key: key(self.number),
+            key: key(number),
             value: Bytes::from(vec![b'v'; VALUE_SIZE]),
             ..PutRequest::default()
         };
@@ -75,19 +75,17 @@ impl Run {
         };
         let epoch = Epoch::new(1, NodeId(1));
         let body = Command::Put(put).encode();
-        let entry = Entry::new(epoch, origin, EntryKind::Command, body);
+        let entry = Entry::new(epoch, EntryKind::Command, origin, TransactionId::default(), body);
         Committed { index: Index(self.index), entry, wanted: true }
     }
 
     fn puts(&mut self, count: usize, batch: usize) {
-        let batches: Vec<Vec<Committed>> = (0..count.div_ceil(batch))
-            .map(|_| (0..batch).map(|_| self.entry()).collect())
-            .collect();
         let syncs = Syncs::start(self.store.syncer());
         let mut slowest = Duration::ZERO;
         let before = processor_time();
         let begin = Instant::now();
-        for entries in batches {
+        for _ in 0..count.div_ceil(batch) {
+            let entries: Vec<Committed> = (0..batch).map(|_| self.entry()).collect();
             let begin = Instant::now();
             self.store.apply(&entries).expect("applied");
             slowest = slowest.max(begin.elapsed());
@@ -104,10 +102,10 @@ impl Run {
     fn gets(&mut self, count: usize, keys: usize, name: &str) {
         let (before, begin) = (processor_time(), Instant::now());
         for number in 0..count {
-            let key = key(number.wrapping_mul(7919) % keys);
+            let key = key(random(number) % keys);
             let request = RangeRequest { key, ..RangeRequest::default() };
             let found = self.reader.range(&request).expect("read");
-            assert_eq!(found.count, 1, "every key was put");
+            assert!(found.count <= 1, "one key was asked for");
         }
         let (elapsed, used) = (begin.elapsed(), processor_time() - before);
         let (used, elapsed) = (each(used, count), each(elapsed, count));
@@ -117,16 +115,22 @@ impl Run {
     fn ranges(&mut self, count: usize) {
         let (before, begin) = (processor_time(), Instant::now());
         for number in 0..count {
-            let first = number.wrapping_mul(7919) % (KEY_COUNT - 100);
+            let first = random(number) % (KEY_COUNT - 100);
             let request =
                 RangeRequest { key: key(first), range_end: key(first + 100), ..Default::default() };
             let found = self.reader.range(&request).expect("read");
-            assert_eq!(found.count, 100, "every key was put");
+            assert!(found.count > 50, "most keys were put");
         }
         let (elapsed, used) = (begin.elapsed(), processor_time() - before);
         let (used, elapsed) = (each(used, count), each(elapsed, count));
         println!("range of 100: {used:6.2} us of a core each, {elapsed:6.2} us elapsed");
     }
+}
+
+/// The same numbers in every run, without an order.
+fn random(number: usize) -> usize {
+    let mixed = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as usize
 }
 
 fn key(number: usize) -> Bytes {

@@ -1,32 +1,40 @@
-//! The on-disk engine under the store: `fjall`, a log-structured merge tree.
+//! The on-disk engine under the store: `fjall`, a log-structured merge tree, behind a layer in memory.
 //!
 //! ```text
 //!   engine/LIVE        names the live generation; replaced atomically
 //!   engine/gen-7/      one fjall database: a journal and a tree for each table
 //!   engine/gen-8/      a staged generation, if any; removed at open
 //! ```
-//! A batch goes to the operating system when it is written and becomes durable with the next sync. The
-//! journal keeps the order of batches, checksums each and ends at the first that is torn, so batches survive
-//! as a prefix; a tree's memory is flushed to a table only after the journal up to there was synced.
+//! A batch goes into a [layer](layer) in memory. A sync, or a layer that is full, *flushes*: everything gathered
+//! goes into fjall as one batch. So what many batches overwrite is written once, and what a batch costs by itself
+//! is paid once for many. That is enough, because the log keeps every entry until the engine was synced behind it.
 //!
-//! Syncing goes past fjall on purpose: its own call holds the journal's lock while the device works, which
-//! would make every apply wait for it. The journal files are synced through handles of our own instead; fjall
-//! syncs a journal that it closes itself, and deletes one only when all of it is in synced tables.
+//! ```text
+//!   write ──▶ active layer ──▶ frozen layer ──▶ fjall ──▶ journals synced
+//!                  └──────────────┴── views ──┴── rows (a cache of current rows)
+//! ```
+//! fjall's journal keeps the order of flushes, checksums each and ends at the first that is torn, so flushes, and
+//! with them batches, survive as a prefix; a tree's memory becomes a table only after the journal up to there was
+//! synced.
+//!
+//! Syncing goes past fjall on purpose: its own call holds the journal's lock while the device works. The journal
+//! files are synced through handles of our own instead; fjall syncs a journal that it closes itself, and deletes
+//! one only when all of it is in synced tables.
 
-use crate::engine_key::{pack, pack_into, unpack};
+mod generation;
+mod layer;
+mod rows;
+mod view;
+
 use crate::files::{replace_file, sync_parent};
-use bytes::Bytes;
-use fjall::config::CompressionPolicy;
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
-use quorate_store::engine::{
-    Batch, Direction, Engine, EngineError, EngineReader, EngineView, Pair, Table,
-};
+use generation::Generation;
+use quorate_store::engine::{Batch, Engine, EngineError, EngineReader};
 use quorate_types::{ApplyFault, Syncer};
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+pub use view::FjallView;
 
 /// The file that names the live generation.
 const LIVE_FILE: &str = "LIVE";
@@ -36,6 +44,10 @@ const LIVE_FILE: &str = "LIVE";
 pub struct EngineOptions {
     /// Blocks of tables kept in memory, in bytes.
     pub cache_size: u64,
+    /// Newest versions of keys kept in memory, in bytes.
+    pub row_cache_size: usize,
+    /// What is gathered in memory before it is flushed, in bytes. Twice that makes writes wait for a flush.
+    pub layer_size: usize,
     /// What a tree gathers in memory before it becomes a table, in bytes; `State` and `Versions`, whose
     /// records are small, get a quarter. A tree that cannot keep up holds a few of these.
     pub memtable_size: u64,
@@ -43,98 +55,12 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        EngineOptions { cache_size: 8 * 1024 * 1024, memtable_size: 8 * 1024 * 1024 }
-    }
-}
-
-/// One database in a folder of its own.
-struct Generation {
-    database: Database,
-    /// By number of [`Table`].
-    tables: Vec<Keyspace>,
-    /// Declared last, so that the database is closed when its folder goes.
-    folder: Folder,
-}
-
-/// A folder that goes with its last user, once it is retired.
-struct Folder {
-    path: PathBuf,
-    retired: AtomicBool,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.retired.load(Ordering::Relaxed) {
-            // What cannot be removed now is removed at the next open.
-            drop(std::fs::remove_dir_all(&self.path));
+        EngineOptions {
+            cache_size: 4 * 1024 * 1024,
+            row_cache_size: 40 * 1024 * 1024,
+            layer_size: 4 * 1024 * 1024,
+            memtable_size: 4 * 1024 * 1024,
         }
-    }
-}
-
-impl Generation {
-    fn open(path: PathBuf, options: EngineOptions) -> Result<Generation, EngineError> {
-        let database = Database::builder(&path)
-            .cache_size(options.cache_size)
-            // With two, one of them passes compactions on to the other for as long as that one compacts,
-            // which keeps a core busy with nothing.
-            .worker_threads(1)
-            .max_cached_files(Some(128))
-            .open()
-            .map_err(engine_error)?;
-        let mut tables = Vec::with_capacity(Table::ALL.len());
-        for table in Table::ALL {
-            let memtable_size = match table {
-                Table::Current | Table::History => options.memtable_size,
-                Table::Versions | Table::State => options.memtable_size / 4,
-            };
-            let create = || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(memtable_size)
-                    // The two cores are better spent on requests.
-                    .data_block_compression_policy(CompressionPolicy::disabled())
-            };
-            tables.push(database.keyspace(table.name(), create).map_err(engine_error)?);
-        }
-        let folder = Folder { path, retired: AtomicBool::new(false) };
-        Ok(Generation { database, tables, folder })
-    }
-
-    fn table(&self, table: Table) -> &Keyspace {
-        &self.tables[table as usize]
-    }
-
-    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
-        let mut writes =
-            fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.changes.len())
-                .durability(Some(PersistMode::Buffer));
-        let mut key = Vec::new();
-        for change in &batch.changes {
-            pack_into(&change.key, &mut key);
-            let keyspace = self.table(change.table);
-            match &change.value {
-                Some(value) => writes.insert(keyspace, &key[..], &value[..]),
-                None => writes.remove(keyspace, &key[..]),
-            }
-        }
-        writes.commit().map_err(engine_error)
-    }
-
-    /// Makes durable what was written before the call, beside later writes.
-    fn sync(&self) -> Result<(), EngineError> {
-        let listing = std::fs::read_dir(&self.folder.path).map_err(io_error)?;
-        for entry in listing {
-            let path = entry.map_err(io_error)?.path();
-            if path.extension().is_none_or(|extension| extension != "jnl") {
-                continue;
-            }
-            match File::open(&path) {
-                Ok(journal) => journal.sync_data().map_err(io_error)?,
-                // Deleted since it was listed: all of it is in synced tables.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error(error)),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -232,7 +158,7 @@ impl Engine for FjallEngine {
     type Reader = FjallReader;
 
     fn write(&mut self, batch: Batch) -> Result<(), EngineError> {
-        self.live.now().write(&batch)
+        self.live.now().core.write(batch)
     }
 
     fn reader(&self) -> FjallReader {
@@ -272,7 +198,7 @@ impl Engine for FjallEngine {
     fn write_generation(&mut self, batch: Batch) -> Result<(), EngineError> {
         let staged = self.staged()?;
         staged.synced = false;
-        staged.generation.write(&batch)
+        staged.generation.core.write_through(&batch)
     }
 
     fn sync_generation(&mut self) -> Result<(), EngineError> {
@@ -294,14 +220,14 @@ impl Engine for FjallEngine {
             fault.engine_synced(&self.root).map_err(io_error)?;
         }
         let old = self.live.set(Arc::new(generation));
-        old.folder.retired.store(true, Ordering::Relaxed);
+        old.folder.retire();
         self.number = number;
         Ok(())
     }
 
     fn drop_generation(&mut self) -> Result<(), EngineError> {
         if let Some(staged) = self.staged.take() {
-            staged.generation.folder.retired.store(true, Ordering::Relaxed);
+            staged.generation.folder.retire();
         }
         Ok(())
     }
@@ -317,56 +243,14 @@ impl EngineReader for FjallReader {
     type View = FjallView;
 
     fn view(&self) -> Result<FjallView, EngineError> {
-        let generation = self.live.now();
-        let snapshot = generation.database.snapshot();
-        Ok(FjallView { snapshot, generation })
+        Ok(FjallView::new(self.live.now()))
     }
 
     fn size(&self) -> u64 {
         let generation = self.live.now();
-        let tables: u64 = generation.tables.iter().map(Keyspace::disk_space).sum();
-        tables + generation.database.write_buffer_size()
+        let tables: u64 = generation.core.tables.iter().map(fjall::Keyspace::disk_space).sum();
+        tables + generation.core.database.write_buffer_size()
     }
-}
-
-/// A consistent view of one generation, which it keeps from being removed.
-pub struct FjallView {
-    snapshot: Snapshot,
-    generation: Arc<Generation>,
-}
-
-impl EngineView for FjallView {
-    fn read(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value =
-            self.snapshot.get(self.generation.table(table), pack(key)).map_err(engine_error)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        start: &[u8],
-        end: &[u8],
-        direction: Direction,
-    ) -> impl Iterator<Item = Result<Pair, EngineError>> {
-        let mut range = (start < end)
-            .then(|| self.snapshot.range(self.generation.table(table), pack(start)..pack(end)));
-        std::iter::from_fn(move || {
-            let range = range.as_mut()?;
-            let guard = match direction {
-                Direction::Forward => range.next(),
-                Direction::Backward => range.next_back(),
-            };
-            guard.map(pair)
-        })
-    }
-}
-
-fn pair(guard: Guard) -> Result<Pair, EngineError> {
-    let (key, value) = guard.into_inner().map_err(engine_error)?;
-    let key =
-        unpack(&key).ok_or_else(|| EngineError::Damaged(format!("no key of ours: {key:02x?}")))?;
-    Ok((Bytes::from(key), Bytes::copy_from_slice(&value)))
 }
 
 fn generation_path(root: &Path, number: u64) -> PathBuf {

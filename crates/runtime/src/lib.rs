@@ -11,6 +11,7 @@
 //!   <name>-disk   allocation, reads, renames, deletes      the device
 //!   <name>-apply  the state machine, replies to clients    the engine
 //!   <name>-sync   the engine's syncs                       the device
+//!   engine-flush  what the engine gathered in memory       the device
 //!   (tokio)       streams to and from peers                the network
 //! ```
 

@@ -7,6 +7,7 @@ use quorate_runtime::{EngineOptions, FjallEngine};
 use quorate_store::engine::{
     Batch, Change, Direction, Engine, EngineError, EngineReader, EngineView, Table,
 };
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 fn open(root: &Path) -> FjallEngine {
@@ -80,8 +81,10 @@ fn batches_survive_a_torn_journal_whole_and_as_a_prefix() {
     let root = folder.path().join("engine");
     let mut engine = open(&root);
     const COUNT: u32 = 50;
-    (1..=COUNT).for_each(|number| engine.write(everywhere(number)).expect("written"));
-    engine.syncer()().expect("synced");
+    for number in 1..=COUNT {
+        engine.write(everywhere(number)).expect("written");
+        engine.syncer()().expect("synced");
+    }
     drop(engine);
     let journal = std::fs::read_dir(root.join("gen-1"))
         .expect("listed")
@@ -108,6 +111,76 @@ fn batches_survive_a_torn_journal_whole_and_as_a_prefix() {
     assert_eq!(lengths[0], COUNT as usize, "the whole journal gives every batch");
     assert!(lengths.is_sorted_by(|a, b| a >= b), "a shorter journal gives fewer: {lengths:?}");
     assert!(lengths[5] < COUNT as usize / 2, "a tenth of the journal is not half of it");
+}
+
+/// Small limits make layers full, flushes and evictions happen all the time beside the views.
+#[test]
+fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = EngineOptions {
+        row_cache_size: 20_000,
+        layer_size: 10_000,
+        memtable_size: 64 * 1024,
+        ..EngineOptions::default()
+    };
+    let mut engine = FjallEngine::open(folder.path(), options).expect("opened");
+    let reader = engine.reader();
+    let mut model = BTreeMap::new();
+    let mut held = VecDeque::new();
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((state >> 33) % below).expect("small")
+    };
+    for step in 0..4_000 {
+        let mut changes = BTreeMap::new();
+        for _ in 0..=random(6) {
+            let value =
+                (random(4) > 0).then(|| format!("{step}-{}", "x".repeat(random(80) as usize)));
+            changes.insert(random(300), value);
+        }
+        for (number, value) in &changes {
+            match value {
+                Some(value) => drop(model.insert(*number, value.clone())),
+                None => drop(model.remove(number)),
+            }
+        }
+        let changes =
+            changes.iter().map(|(number, value)| change(Table::Current, *number, value.as_deref()));
+        engine.write(Batch { changes: changes.collect() }).expect("written");
+        if random(100) == 0 {
+            engine.syncer()().expect("synced");
+        }
+        held.push_back((reader.view().expect("a view"), model.clone()));
+        if held.len() > 40 {
+            held.pop_front();
+        }
+        let (view, model) = &held[random(held.len() as u64) as usize];
+        for _ in 0..3 {
+            let number = random(300);
+            let found = view.read(Table::Current, &key(number)).expect("readable");
+            assert_eq!(found.as_deref(), model.get(&number).map(String::as_bytes), "at {step}");
+        }
+        let (start, end) = (key(random(300)), key(random(301)));
+        let direction = if step % 2 == 0 { Direction::Forward } else { Direction::Backward };
+        let found = view.scan(Table::Current, &start, &end, direction);
+        let found: Vec<Bytes> = found.map(|pair| pair.expect("readable").1).collect();
+        let mut expected: Vec<&String> = model
+            .iter()
+            .filter(|(number, _)| start <= key(**number) && key(**number) < end)
+            .map(|pair| pair.1)
+            .collect();
+        if direction == Direction::Backward {
+            expected.reverse();
+        }
+        assert_eq!(found, expected, "{start:?}..{end:?} at {step}");
+    }
+    engine.syncer()().expect("synced");
+    held.clear();
+    drop((engine, reader));
+    let view = open(folder.path()).reader().view().expect("a view");
+    assert_eq!(numbers(&view, Table::Current), model.keys().copied().collect::<Vec<_>>());
 }
 
 #[test]
@@ -148,6 +221,7 @@ fn a_generation_that_was_not_committed_is_removed_at_open() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut engine = open(folder.path());
     engine.write(everywhere(1)).expect("written");
+    engine.syncer()().expect("synced");
     engine.begin_generation().expect("begun");
     engine.write_generation(everywhere(9)).expect("staged");
     engine.sync_generation().expect("synced");

@@ -159,7 +159,8 @@ impl<'a> LayerScan<'a> {
 
     fn fill(&mut self) {
         let content = self.layer.look();
-        let (start, end) = (self.start.as_ref().map(|key| &key[..]), Bound::Excluded(&self.end[..]));
+        let (start, end) =
+            (self.start.as_ref().map(|key| &key[..]), Bound::Excluded(&self.end[..]));
         let range = content.tables[self.table as usize].range::<[u8], _>((start, end));
         let sequence = self.sequence;
         let known = |(key, chain): (&Bytes, &Chain)| {

@@ -4,49 +4,32 @@
 //! A row is what the tables on disk hold as of a *base*: the state after so many flushes. A flush changes the
 //! rows that it touches before its base is visible, so a row of a later base than a view's is not for that view.
 //!
-//! Rows stand in two maps. What is used moves to the young one; when that is full, the old one is dropped and the
-//! young one becomes old. So what was not used for a while goes, without a list to keep.
-
-#![expect(clippy::disallowed_types, reason = "the maps are never iterated, so no order shows")]
+//! Rows are copies, which keep nothing else in memory, so that the bound is one.
 
 use bytes::Bytes;
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 /// What a row costs beside its key and value, in bytes, about.
 const ROW_OVERHEAD: usize = 128;
 
-/// A value and the base that it is as of.
-type Row = (u64, Bytes);
+/// About how large a row is, in bytes; only a first guess at how many there will be.
+const ROW_SIZE_TYPICAL: usize = 512;
 
-#[derive(Default)]
-struct Maps {
-    young: HashMap<Bytes, Row>,
-    old: HashMap<Bytes, Row>,
-    /// What the rows in `young` cost, in bytes.
-    young_size: usize,
-    /// The base that rows which are read now belong to; `None` while a flush changes rows.
-    base: Option<u64>,
+/// A value and the base that it is as of.
+#[derive(Clone)]
+struct Row {
+    base: u64,
+    value: Box<[u8]>,
 }
 
-impl Maps {
-    /// Puts a row among the young; what must be dropped when the lock is released.
-    fn insert(&mut self, key: Bytes, row: Row, size_max: usize) -> Option<HashMap<Bytes, Row>> {
-        self.young_size += ROW_OVERHEAD + key.len() + row.1.len();
-        self.young.insert(key, row);
-        (self.young_size > size_max / 2).then(|| {
-            self.young_size = 0;
-            let young = std::mem::take(&mut self.young);
-            std::mem::replace(&mut self.old, young)
-        })
-    }
+#[derive(Clone)]
+struct ByteSize;
 
-    fn remove(&mut self, key: &[u8]) {
-        if let Some((_, value)) = self.young.remove(key) {
-            let size = ROW_OVERHEAD + key.len() + value.len();
-            self.young_size = self.young_size.saturating_sub(size);
-        }
-        self.old.remove(key);
+impl Weighter<Box<[u8]>, Row> for ByteSize {
+    fn weight(&self, key: &Box<[u8]>, row: &Row) -> u64 {
+        (ROW_OVERHEAD + key.len() + row.value.len()) as u64
     }
 }
 
@@ -55,65 +38,54 @@ impl Maps {
 /// # Invariants
 /// 1. A row of base `b` is what the tables hold as of every base from `b` to the newest.
 pub(super) struct Rows {
-    maps: Mutex<Maps>,
-    /// What all rows may cost together, in bytes.
-    size_max: usize,
+    rows: Cache<Box<[u8]>, Row, ByteSize>,
+    /// The base that rows which are read now belong to; `None` while a flush changes rows.
+    base: RwLock<Option<u64>>,
 }
 
 impl Rows {
+    /// An empty cache of at most so many bytes.
     pub(super) fn new(size_max: usize) -> Rows {
-        let maps = Maps { base: Some(0), ..Maps::default() };
-        Rows { maps: Mutex::new(maps), size_max }
+        let count = size_max / ROW_SIZE_TYPICAL;
+        let rows = Cache::with_weighter(count, size_max as u64, ByteSize);
+        Rows { rows, base: RwLock::new(Some(0)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change_base(&self) -> RwLockWriteGuard<'_, Option<u64>> {
+        self.base.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of a key as of `base`, if it is known.
     pub(super) fn read(&self, key: &[u8], base: u64) -> Option<Bytes> {
-        let mut maps = self.lock();
-        if let Some((made, value)) = maps.young.get(key) {
-            return (*made <= base).then(|| value.clone());
-        }
-        let (key, row) = maps.old.remove_entry(key)?;
-        let value = (row.0 <= base).then(|| row.1.clone());
-        let dropped = maps.insert(key, row, self.size_max);
-        drop(maps);
-        drop(dropped);
-        value
+        let row = self.rows.get(key)?;
+        (row.base <= base).then(|| Bytes::from(row.value))
     }
 
     /// Takes in what was read as of `base`, unless that is not the newest any more.
-    pub(super) fn offer(&self, key: &[u8], value: &Bytes, base: u64) {
-        let mut maps = self.lock();
-        if maps.base != Some(base) {
-            return;
+    pub(super) fn offer(&self, key: &[u8], value: &[u8], base: u64) {
+        // Held while the row goes in, so that no flush begins meanwhile.
+        let newest = self.base.read().unwrap_or_else(PoisonError::into_inner);
+        if *newest == Some(base) {
+            self.rows.insert(key.into(), Row { base, value: value.into() });
         }
-        let row = (base, value.clone());
-        let dropped = maps.insert(Bytes::copy_from_slice(key), row, self.size_max);
-        drop(maps);
-        drop(dropped);
     }
 
     /// A flush begins: nothing that is read from here on is offered with success.
     pub(super) fn begin_flush(&self) {
-        self.lock().base = None;
+        *self.change_base() = None;
     }
 
     /// What the flush that leads to `base` makes of a key.
-    pub(super) fn flush(&self, key: &Bytes, value: Option<&Bytes>, base: u64) {
-        let mut maps = self.lock();
-        maps.remove(key);
-        let dropped = value
-            .and_then(|value| maps.insert(key.clone(), (base, value.clone()), self.size_max));
-        drop(maps);
-        drop(dropped);
+    pub(super) fn flush(&self, key: &[u8], value: Option<&Bytes>, base: u64) {
+        match value {
+            Some(value) => self.rows.insert(key.into(), Row { base, value: (&value[..]).into() }),
+            None => drop(self.rows.remove(key)),
+        }
     }
 
     /// The flush that led to `base` is done.
     pub(super) fn end_flush(&self, base: u64) {
-        self.lock().base = Some(base);
+        *self.change_base() = Some(base);
     }
 }
 
@@ -144,16 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_used_outlive_those_that_are_not_within_bounded_memory() {
-        let size_max = 100 * (ROW_OVERHEAD + 11);
+    fn rows_take_no_more_memory_than_they_may() {
+        let size_max = 1000 * (ROW_OVERHEAD + 11);
         let rows = Rows::new(size_max);
-        let key = |number: u32| Bytes::from(number.to_be_bytes().to_vec());
-        for number in 0..1_000 {
-            rows.offer(&key(number), &Bytes::from_static(b"1234567"), 0);
-            assert!(rows.read(&key(0), 0).is_some(), "after {number}");
+        for number in 0..10_000_u32 {
+            rows.offer(&number.to_be_bytes(), b"1234567", 0);
         }
-        assert_eq!(rows.read(&key(500), 0), None);
-        let maps = rows.lock();
-        assert!(maps.young.len() + maps.old.len() <= 102);
+        let kept = (0..10_000_u32).filter(|number| rows.read(&number.to_be_bytes(), 0).is_some());
+        let kept = kept.count();
+        assert!((500..=1000).contains(&kept), "{kept} rows");
     }
 }
