@@ -63,6 +63,8 @@ enum FileState {
     Writing(DiskId, SnapshotName),
     /// It is durable.
     Present,
+    /// It is durable and still needed: the log's reset to it is under way. Another snapshot waits to be recorded.
+    Kept(SnapshotName),
     /// It is to be deleted.
     Unwanted,
     /// It is being deleted; another may be wanted already.
@@ -88,23 +90,29 @@ impl InstallFile {
         InstallFile { file: install_file(group), state }
     }
 
-    /// This snapshot is to be recorded.
+    /// This snapshot is to be recorded, once the record before it has served.
     pub(crate) fn record(&mut self, name: SnapshotName) {
         self.state = match std::mem::replace(&mut self.state, FileState::Absent) {
             FileState::Deleting(id, _) => FileState::Deleting(id, Some(name)),
+            FileState::Present | FileState::Kept(_) => FileState::Kept(name),
             FileState::Absent
             | FileState::Wanted(_)
             | FileState::Writing(..)
-            | FileState::Present
             | FileState::Unwanted => FileState::Wanted(name),
         };
     }
 
     /// The record has served.
     pub(crate) fn forget(&mut self) {
-        if self.state == FileState::Present {
-            self.state = FileState::Unwanted;
-        }
+        self.state = match std::mem::replace(&mut self.state, FileState::Absent) {
+            FileState::Present => FileState::Unwanted,
+            FileState::Kept(name) => FileState::Wanted(name),
+            other @ (FileState::Absent
+            | FileState::Wanted(_)
+            | FileState::Writing(..)
+            | FileState::Unwanted
+            | FileState::Deleting(..)) => other,
+        };
     }
 
     /// The next request, if one is due.
@@ -125,6 +133,7 @@ impl InstallFile {
             other @ (FileState::Absent
             | FileState::Writing(..)
             | FileState::Present
+            | FileState::Kept(_)
             | FileState::Deleting(..)) => {
                 self.state = other;
                 None
@@ -144,6 +153,7 @@ impl InstallFile {
             | FileState::Wanted(_)
             | FileState::Writing(..)
             | FileState::Present
+            | FileState::Kept(_)
             | FileState::Unwanted
             | FileState::Deleting(..) => return None,
         };
@@ -235,6 +245,31 @@ mod tests {
         };
         let members = std::collections::BTreeMap::from([(NodeId(1), member)]);
         SnapshotName { position, digest: Digest(7), configuration: Configuration { members } }
+    }
+
+    #[test]
+    fn a_record_stays_until_the_reset_that_it_explains_is_durable() {
+        let mut file = InstallFile::new(GroupId(0), false);
+        let mut ids = 0;
+        let mut poll = |file: &mut InstallFile| {
+            ids += 1;
+            file.poll(|| DiskId(ids))
+        };
+        let done = |request: &DiskRequest| DiskDone {
+            id: request.id,
+            result: Ok(quorate_types::DiskOutput::Done),
+        };
+        file.record(name(at(9, 2)));
+        let first = poll(&mut file).expect("the first record is written");
+        assert_eq!(file.handle(&done(&first)), Some(Ok(true)));
+        // The engine stands at 9 now and the log does not yet: the record of 12 must not replace the one of 9.
+        file.record(name(at(12, 2)));
+        assert_eq!(poll(&mut file), None);
+        file.forget();
+        let second = poll(&mut file).expect("the second record is written");
+        let data = encode_install(&name(at(12, 2)));
+        assert_eq!(second.op, DiskOp::Replace { file: install_file(GroupId(0)), data });
+        assert_eq!(file.handle(&done(&second)), Some(Ok(true)));
     }
 
     #[test]
