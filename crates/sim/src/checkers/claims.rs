@@ -8,6 +8,7 @@ use super::Violation;
 use quorate_consensus::Message;
 use quorate_consensus::raft::{AppendOutcome, Message as Raft};
 use quorate_types::{Epoch, Index, LogSummary, NodeId};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// What a message says of its sender's disk.
@@ -54,17 +55,28 @@ impl Claim {
     /// been replaced by then.
     fn holds(self, log: &LogSummary) -> bool {
         let Some(hard_state) = log.hard_state else { return false };
-        let epoch = match self {
-            Claim::Voted(epoch) | Claim::Holds(epoch, _) => epoch,
-        };
-        if hard_state.promised.number != epoch.number {
-            return hard_state.promised.number > epoch.number;
-        }
         match self {
-            Claim::Voted(epoch) => hard_state.voted_for == Some(epoch.owner),
-            Claim::Holds(_, index) => log.bounds.last >= index,
+            Claim::Voted(epoch) => match hard_state.promised.number.cmp(&epoch.number) {
+                Ordering::Less => false,
+                Ordering::Equal => hard_state.voted_for == Some(epoch.owner),
+                Ordering::Greater => true,
+            },
+            Claim::Holds(epoch, index) => {
+                match seen_in(log).max(hard_state.promised.number).cmp(&epoch.number) {
+                    Ordering::Less => false,
+                    Ordering::Equal => log.bounds.last >= index,
+                    Ordering::Greater => true,
+                }
+            }
         }
     }
+}
+
+/// The highest epoch that the log itself gives away: an entry of it, or a snapshot that took its place, promises as much
+/// as the hard state does, for a replica that opens on it knows that epoch.
+fn seen_in(log: &LogSummary) -> u64 {
+    let latest = log.epochs.last().map_or(0, |run| run.accepted.number.max(run.created.number));
+    latest.max(log.bounds.purged.epoch.number)
 }
 
 impl fmt::Display for Claim {
@@ -162,6 +174,10 @@ mod tests {
         check(holding, log(2, None, 9), false);
         check(holding, log(4, None, 0), true);
         check(holding, LogSummary::default(), false);
+        let purged = Position::new(Index(7), Epoch::new(3, NodeId(2)));
+        let bounds = Bounds { purged, last: Index(7) };
+        check(holding, LogSummary { bounds, ..log(2, None, 7) }, true);
+        check(vote, LogSummary { bounds, ..log(2, None, 7) }, false);
     }
 
     #[test]

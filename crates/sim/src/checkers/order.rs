@@ -1,7 +1,8 @@
 //! Order: what a node says of itself never contradicts itself, and never goes back without a reason.
 //!
 //! C4 and C5 of the common invariants: within a life epoch, commit, applied and synced only rise; over a restart the epoch
-//! and what was synced in the engine stay; at any time synced ≤ applied ≤ committed and durable ≤ last.
+//! and what was synced in the engine stay; at any time synced ≤ applied ≤ committed and durable ≤ last, and what is applied
+//! is durable in the log or, by an installed snapshot, in the engine.
 
 use super::Violation;
 use quorate_consensus::Status;
@@ -63,7 +64,7 @@ impl Order {
         let ordered = status.synced <= status.applied
             && status.applied <= status.committed
             && status.durable <= status.last.index
-            && status.applied <= status.durable;
+            && (status.applied <= status.durable || status.applied <= status.synced);
         if !ordered {
             return Err(violation(format!("{status} synced={}", status.synced)));
         }
