@@ -7,12 +7,14 @@
 
 mod common;
 
+mod bad_input;
 mod bit_flips;
 mod command_line;
 mod data_folder;
 mod dev;
 mod durable_replies;
 mod failures;
+mod foreign_data;
 mod formation;
 mod measurements;
 mod operations;
