@@ -309,6 +309,9 @@ async fn receive(id: StreamId, side: &StreamSide, context: &Context) -> String {
             Ok(room) => buffer.reserve(room),
             Err(reason) => {
                 context.counters.malformed_count.add(1);
+                let address = side.socket.peer_addr();
+                let peer = address.map_or_else(|_| "?".to_owned(), |address| address.to_string());
+                tracing::warn!(peer, "closes a stream that carries no frames of ours: {reason}");
                 return reason;
             }
         }
