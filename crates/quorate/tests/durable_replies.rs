@@ -188,8 +188,10 @@ fn traced(file: &Path) -> Command {
 
 /// Why nothing can be traced here.
 fn cannot_trace(scratch: &Path) -> Option<String> {
-    let file = scratch.join("probe.trace");
-    let probe = traced(&file).arg("true").output();
+    // As a parent: a tracer that is none leaves the command stopped where tracing is not permitted.
+    let mut command = plain(Command::new("strace"));
+    command.args(["-f", "--seccomp-bpf", "-o"]).arg(scratch.join("probe.trace")).arg("true");
+    let probe = command.output();
     match probe {
         Err(error) => Some(format!("strace cannot be started: {error}")),
         Ok(output) if !output.status.success() => {
