@@ -78,11 +78,14 @@ impl Disk {
 
     /// Fills `to` with what is synced of the folder of this inode, which now stands at `live`.
     fn rebuild(&self, live: &Path, inode: u64, to: &Path, loss: &mut Loss) -> io::Result<()> {
-        let synced = fs::read_to_string(self.shadow.join(format!("dirs/{inode}"))).unwrap_or_default();
+        let synced =
+            fs::read_to_string(self.shadow.join(format!("dirs/{inode}"))).unwrap_or_default();
         let mut names = BTreeSet::new();
         for line in synced.lines() {
             let mut fields = line.splitn(3, ' ');
-            let (Some(inode), Some(kind), Some(name)) = (fields.next(), fields.next(), fields.next()) else {
+            let (Some(inode), Some(kind), Some(name)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
                 return Err(io::Error::other(format!("a line of the disk layer: {line:?}")));
             };
             let inode: u64 = inode.parse().map_err(io::Error::other)?;
@@ -92,7 +95,8 @@ impl Disk {
                 fs::create_dir(&to)?;
                 self.rebuild(&live, inode, &to, loss)?;
             } else {
-                let content = fs::read(self.shadow.join(format!("files/{inode}"))).unwrap_or_default();
+                let content =
+                    fs::read(self.shadow.join(format!("files/{inode}"))).unwrap_or_default();
                 let now = fs::read(&live).unwrap_or_default();
                 let same = content.iter().zip(&now).filter(|(a, b)| a == b).count();
                 loss.bytes += (content.len().max(now.len()) - same) as u64;
@@ -122,7 +126,11 @@ impl Disk {
             let entry = entry?;
             let (path, metadata) = (entry.path(), entry.metadata()?);
             let kind = if metadata.is_dir() { 'd' } else { 'f' };
-            lines.push_str(&format!("{} {kind} {}\n", metadata.ino(), entry.file_name().to_string_lossy()));
+            lines.push_str(&format!(
+                "{} {kind} {}\n",
+                metadata.ino(),
+                entry.file_name().to_string_lossy()
+            ));
             if metadata.is_dir() {
                 self.keep(&path)?;
             } else {

@@ -39,11 +39,18 @@ impl Drop for Cluster {
 
 impl Cluster {
     fn new(folder: &Path, ignore_sync: bool) -> Cluster {
-        let disks = (1..=3).map(|n| Disk::new(&made(folder.join(format!("n{n}"))), ignore_sync)).collect();
+        let disks =
+            (1..=3).map(|n| Disk::new(&made(folder.join(format!("n{n}"))), ignore_sync)).collect();
         let ports = free_ports(6);
         let list: Vec<_> = (0..3).map(|n| format!("n{}=127.0.0.1:{}", n + 1, ports[n])).collect();
         let clients = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Cluster { disks, library: build_layer(folder), list: list.join(","), clients, processes: Vec::new() }
+        Cluster {
+            disks,
+            library: build_layer(folder),
+            list: list.join(","),
+            clients,
+            processes: Vec::new(),
+        }
     }
 
     fn start(&mut self) {
@@ -81,15 +88,23 @@ impl Cluster {
     fn cut(&mut self) -> Loss {
         self.kill();
         let losses = self.disks.iter().map(|disk| disk.cut().expect("the disk layer's own files"));
-        losses.fold(Loss::default(), |sum, loss| Loss { bytes: sum.bytes + loss.bytes, files: sum.files + loss.files })
+        losses.fold(Loss::default(), |sum, loss| Loss {
+            bytes: sum.bytes + loss.bytes,
+            files: sum.files + loss.files,
+        })
     }
 
     /// What the nodes said last, for a failing test.
     fn logs(&self) -> String {
         let tail = |disk: &Disk| {
-            let text = std::fs::read_to_string(disk.root.with_file_name("stderr.log")).unwrap_or_default();
+            let text =
+                std::fs::read_to_string(disk.root.with_file_name("stderr.log")).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
-            format!("{}:\n{}\n", disk.root.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+            format!(
+                "{}:\n{}\n",
+                disk.root.display(),
+                lines[lines.len().saturating_sub(15)..].join("\n")
+            )
         };
         self.disks.iter().map(tail).collect()
     }
@@ -101,7 +116,8 @@ fn made(folder: std::path::PathBuf) -> std::path::PathBuf {
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
 }
 
@@ -125,12 +141,14 @@ async fn cut_until_loss(ignore_sync: bool, cuts: u32) -> Result<(u64, Loss), Str
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let span = u64::try_from((RUN_MAX - RUN_MIN).as_millis()).expect("a second");
         let run = RUN_MIN + Duration::from_millis((random >> 33) % span);
-        ledger.write_while(&cluster.clients, cut, run, || {
-            let loss = cluster.cut();
-            lost_bytes.bytes += loss.bytes;
-            lost_bytes.files += loss.files;
-        })
-        .await;
+        let clients = cluster.clients.clone();
+        ledger
+            .write_while(&clients, cut, run, || {
+                let loss = cluster.cut();
+                lost_bytes.bytes += loss.bytes;
+                lost_bytes.files += loss.files;
+            })
+            .await;
     }
     cluster.start();
     if let Err(error) = ledger.wait_ready(&cluster.clients, Instant::now() + READY_MAX).await {
@@ -150,7 +168,10 @@ async fn no_acknowledged_put_is_lost_when_the_power_is_cut() {
                 "{CUTS} cuts took {} unsynced bytes and {} unsynced names; all {acknowledged} acknowledged puts were kept",
                 loss.bytes, loss.files
             );
-            assert!(acknowledged > 1_000, "only {acknowledged} puts were acknowledged: too few to show anything");
+            assert!(
+                acknowledged > 1_000,
+                "only {acknowledged} puts were acknowledged: too few to show anything"
+            );
             assert!(loss.bytes > 0, "no cut took anything: the disk layer is not in place");
         }
         Err(loss) => panic!("{loss}"),

@@ -40,7 +40,8 @@ pub(crate) enum Verdict {
 }
 
 async fn client(address: &str) -> Result<KvClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
     let endpoint = endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(5));
     let channel = endpoint.connect().await.map_err(|error| format!("{address}: {error}"))?;
     Ok(KvClient::new(channel).max_decoding_message_size(1 << 30))
@@ -53,16 +54,24 @@ impl Ledger {
     }
 
     /// Waits until each node answers a linearizable read: it then holds everything acknowledged before.
-    pub(crate) async fn wait_ready(&self, clients: &[String], deadline: Instant) -> Result<(), String> {
+    pub(crate) async fn wait_ready(
+        &self,
+        clients: &[String],
+        deadline: Instant,
+    ) -> Result<(), String> {
         for address in clients {
             loop {
                 let answer = match client(address).await {
-                    Ok(mut client) => client.range(RangeRequest { key: "k".into(), ..Default::default() }).await,
+                    Ok(mut client) => {
+                        client.range(RangeRequest { key: "k".into(), ..Default::default() }).await
+                    }
                     Err(error) => Err(tonic::Status::unavailable(error)),
                 };
                 match answer {
                     Ok(_) => break,
-                    Err(error) if Instant::now() > deadline => return Err(format!("{address}: {error}")),
+                    Err(error) if Instant::now() > deadline => {
+                        return Err(format!("{address}: {error}"));
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }
@@ -71,14 +80,21 @@ impl Ledger {
     }
 
     /// Runs the writers for a while, calls `cut`, and takes in what was acknowledged until then.
-    pub(crate) async fn write_while(&mut self, clients: &[String], round: u32, run: Duration, cut: impl FnOnce()) {
+    pub(crate) async fn write_while(
+        &mut self,
+        clients: &[String],
+        round: u32,
+        run: Duration,
+        cut: impl FnOnce(),
+    ) {
         let done = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..WRITERS {
             let address = clients[writer % clients.len()].clone();
             let (done, acknowledged) = (done.clone(), acknowledged.clone());
-            writers.spawn(async move { write(&address, round, writer, &done, &acknowledged).await });
+            writers
+                .spawn(async move { write(&address, round, writer, &done, &acknowledged).await });
         }
         tokio::time::sleep(run).await;
         cut();
@@ -103,9 +119,15 @@ impl Ledger {
 
     async fn check_node(&self, address: &str) -> Result<Option<String>, String> {
         let mut client = client(address).await?;
-        let all = RangeRequest { key: "k".into(), range_end: "l".into(), serializable: true, ..Default::default() };
+        let all = RangeRequest {
+            key: "k".into(),
+            range_end: "l".into(),
+            serializable: true,
+            ..Default::default()
+        };
         let answer = client.range(all).await.map_err(|error| error.to_string())?.into_inner();
-        let held: BTreeMap<_, _> = answer.kvs.into_iter().map(|kv| (kv.key, (kv.value, kv.mod_revision))).collect();
+        let held: BTreeMap<_, _> =
+            answer.kvs.into_iter().map(|kv| (kv.key, (kv.value, kv.mod_revision))).collect();
         for put in &self.puts {
             let Some((value, revision)) = held.get(put.key.as_bytes()) else {
                 return Ok(Some(format!("{put:?} is not there")));
@@ -124,7 +146,8 @@ impl Ledger {
                 serializable: true,
                 ..Default::default()
             };
-            let answer = client.range(then).await.map_err(|error| format!("{put:?}: {error}"))?.into_inner();
+            let answer =
+                client.range(then).await.map_err(|error| format!("{put:?}: {error}"))?.into_inner();
             let value = answer.kvs.first().map(|kv| kv.value.clone());
             if value.as_deref() != Some(put.value.as_bytes()) {
                 return Ok(Some(format!("{put:?} cannot be read at its revision")));
@@ -151,7 +174,11 @@ async fn write(
             _ => format!("k/{round:03}/{writer:02}/{count:06}"),
         };
         let value = format!("{round}/{writer}/{count}/{}", "x".repeat(writer * 16));
-        let put = PutRequest { key: key.clone().into(), value: value.clone().into(), ..Default::default() };
+        let put = PutRequest {
+            key: key.clone().into(),
+            value: value.clone().into(),
+            ..Default::default()
+        };
         match client.put(put).await {
             Ok(answer) => {
                 let revision = answer.into_inner().header.map_or(0, |header| header.revision);
