@@ -6,10 +6,8 @@ mod layout;
 use crate::common::{Client, Cluster, wait_for};
 use contents::Contents;
 use layout::{Block, CHAIN_AT, HEADER_SIZE, Kind};
-use quorate_log::DamageReport;
-use quorate_types::{FileName, Index};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -328,45 +326,4 @@ fn a_node_with_a_damaged_log_says_where_and_is_made_whole_by_its_peers() {
     cluster.kill(victim);
     let end = Contents::read(&data_dir).expect("it opens");
     assert!(end.summary.faults.is_empty(), "not repaired: {:?}", end.summary.faults);
-}
-
-/// Each node stops cleanly and so holds in its engine what is damaged in its log.
-#[test]
-fn damage_in_different_places_on_all_nodes_that_left_is_repaired_and_nothing_is_lost() {
-    let (mut cluster, mut client, acknowledged, _) = used_cluster();
-    let mut told: Vec<BTreeSet<(FileName, Index)>> = Vec::new();
-    (0..3).for_each(|node| cluster.node(node).signal(Signal::TERM));
-    for node in 0..3 {
-        assert_eq!(cluster.node(node).wait(), Some(0), "{}", cluster.node(node).log());
-    }
-    for node in 0..3 {
-        let data_dir = cluster.data_dir(node);
-        let file = segments(&data_dir).swap_remove(0);
-        let mut content = std::fs::read(&file).expect("it can be read");
-        let batch = batch_at(&content, 20 + 30 * node);
-        flip_body(&mut content, batch);
-        std::fs::write(&file, content).expect("written");
-        let reports = Contents::read(&data_dir).expect("damage is no reason to refuse").reports;
-        let named = |report: DamageReport| Some((report.file, report.index?));
-        told.push(reports.into_iter().filter_map(named).collect());
-    }
-    println!("damaged on each node: {told:?}");
-    let all: BTreeSet<Index> = told.iter().flatten().map(|(_, index)| *index).collect();
-    assert_eq!(all.len(), 3, "one entry on each, and each another");
-    (0..3).for_each(|node| cluster.start(node));
-    for (node, told) in told.iter().enumerate() {
-        wait_until_whole(&cluster, &mut client, node, &acknowledged);
-        for (file, index) in told {
-            let log = cluster.node(node).log();
-            let line = |line: &str| {
-                line.contains(&format!("{file} offset "))
-                    && line.contains(&format!("index {index}:"))
-            };
-            assert!(log.lines().any(line), "index {index} of {file} is not named in\n{log}");
-        }
-    }
-    for (key, value) in &acknowledged {
-        let found = client.get_at(0, key, false).expect("it serves");
-        assert_eq!(found.as_ref(), Some(value), "{key}");
-    }
 }
