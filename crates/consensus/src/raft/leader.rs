@@ -21,8 +21,8 @@ pub(super) struct Peer {
     followed: Instant,
     /// The commit index it was last told.
     told: Index,
-    /// The read of older slots under way for it.
-    fetch: Option<FetchId>,
+    /// The read of older slots under way for it, and the first of them.
+    fetch: Option<(FetchId, Index)>,
     /// A digest of it that cannot be compared yet.
     pub(super) digest: Option<(Index, Digest)>,
     /// Whether its link is down: then only lone probes are sent.
@@ -91,8 +91,11 @@ impl Leader {
     pub(super) fn on_link(&mut self, peer: NodeId, up: bool) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.link_down = !up;
-            if !matches!(peer.progress.state, ProgressState::Snapshot { .. }) {
-                peer.progress.probe(peer.progress.matched);
+            match peer.progress.state {
+                ProgressState::Replicate => peer.progress.probe(peer.progress.matched),
+                // Where nothing was acknowledged yet, starting over would mean the whole log.
+                ProgressState::Probe { .. } => peer.progress.repeat_probe(),
+                ProgressState::Snapshot { .. } => {}
             }
         }
     }
@@ -305,6 +308,12 @@ impl Raft {
         match peer.progress.state {
             // What was sent before this heartbeat has not arrived: it was lost.
             ProgressState::Replicate if received < sent => peer.progress.probe(received),
+            // The peer holds more than is being offered to it.
+            ProgressState::Probe { .. } | ProgressState::Replicate
+                if received >= peer.progress.next =>
+            {
+                peer.progress.probe(received);
+            }
             ProgressState::Snapshot { delivered: Some((position, _)) }
                 if received >= position.index =>
             {
@@ -407,7 +416,7 @@ impl Raft {
                 }
                 let id = FetchId(self.next_fetch);
                 self.next_fetch += 1;
-                peer.fetch = Some(id);
+                peer.fetch = Some((id, next));
                 let (last, budget) = (self.tail.last(), limits.append_size_max);
                 self.outbox.push_back(Effect::Fetch { id, first: next, last, budget });
                 return;
@@ -435,22 +444,19 @@ impl Raft {
     pub(super) fn on_fetched(&mut self, id: FetchId, slots: Vec<Slot>) {
         let epoch = self.own_epoch();
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some((to, peer)) = leader.peers.iter_mut().find(|(_, peer)| peer.fetch == Some(id))
-        else {
-            return;
-        };
-        let to = *to;
-        peer.fetch = None;
+        let asked = leader.peers.iter_mut().find_map(|(to, peer)| {
+            let (_, asked) = peer.fetch.take_if(|(fetch, _)| *fetch == id)?;
+            Some((*to, peer, asked))
+        });
+        let Some((to, peer, asked)) = asked else { return };
         let next = peer.progress.next;
         let waits = matches!(
             peer.progress.state,
             ProgressState::Replicate | ProgressState::Probe { paused: false, .. }
         );
         let Some(first) = slots.first() else {
-            if next > self.tail.purged().index {
-                self.on_damaged(quorate_types::SlotFault::DamagedUnknown(next));
-            }
-            return;
+            // Where the peer stands by now says nothing about what could not be read then.
+            return self.on_damaged(quorate_types::SlotFault::DamagedUnknown(asked));
         };
         let own = |slot: &Slot| self.tail.epoch_at(slot.index) == Some(slot.entry.created());
         if !waits || first.index != next || !slots.iter().all(own) {
