@@ -131,6 +131,14 @@ impl Log {
             self.events.push_back(LogEvent::Fetched { group, read, slots, damaged: None });
             return;
         }
+        let has_moved = slots.is_empty()
+            && self.damage_at(group, next).is_none()
+            && self.groups.get(&group).and_then(|state| state.slots.find(next))
+                != reading.places.first().copied();
+        if has_moved && !self.plan_read(group, next, last, budget).is_empty() {
+            // The slot was copied forward while it was read: it is read again where it is now.
+            return self.start_fetch(group, read, next, last, budget);
+        }
         let stopped = slots.len() < reading.places.len();
         let damaged = stopped.then(|| self.damage_at(group, next)).flatten();
         self.events.push_back(LogEvent::Fetched { group, read, slots, damaged });
