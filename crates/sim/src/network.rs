@@ -1,8 +1,9 @@
 //! Streams between processes over a network that loses, delays, reorders, repeats and cuts.
 //!
 //! A stream has two ends. Hellos, refusals and bulk frames keep their order on it, as they would on a real one; messages of
-//! a group keep none, because nothing is promised for them: each is lost, delayed and repeated on its own, and one that
-//! outlives its stream may arrive on the next one between the same two processes.
+//! a group keep none, because nothing is promised for them: each is delayed and repeated on its own, and one that
+//! outlives its stream may arrive on the next one between the same two processes. All but hellos and refusals may be lost
+//! one by one, as from a queue that is full.
 
 use crate::dice::{Dice, PartsPerMillion};
 use quorate_node::{StreamId, StreamPurpose};
@@ -106,7 +107,7 @@ struct Connection {
     hello_at: [Instant; 2],
     /// Whether it has.
     greeted: [bool; 2],
-    /// Whether an ordered frame towards an end was lost, so that nothing after it can arrive.
+    /// Whether a hello or refusal towards an end was lost, so that nothing after it can arrive.
     hung: [bool; 2],
 }
 
@@ -259,8 +260,9 @@ impl Network {
         let route = (dialled[0], dialled[1], connection.purpose);
         let ordered = keeps_order(frame.kind);
         let cut = self.cut[process.0][to.0];
-        connection.hung[side.number()] |= cut && ordered;
-        if cut || connection.hung[side.number()] || (!ordered && dice.chance(weather.loss)) {
+        let precious = matches!(frame.kind, FrameKind::Hello | FrameKind::Refusal);
+        connection.hung[side.number()] |= cut && precious;
+        if cut || connection.hung[side.number()] || (!precious && dice.chance(weather.loss)) {
             self.counts.lost += 1;
             return Vec::new();
         }
@@ -427,7 +429,10 @@ mod tests {
         assert!((60..95).contains(&kinds.len()), "{} of 100 arrived", kinds.len());
         assert!(found.len() > kinds.len(), "none arrived twice");
         assert!(!found.is_sorted());
-        assert_eq!(arrivals(stormy, FrameKind::Bulk), ordered);
+        assert_eq!(arrivals(Weather { loss: 0, ..stormy }, FrameKind::Bulk), ordered);
+        let bulk = arrivals(stormy, FrameKind::Bulk);
+        assert!((60..95).contains(&bulk.len()) && bulk.is_sorted(), "{bulk:?}");
+        assert_eq!(arrivals(stormy, FrameKind::Hello), ordered);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use quorate_sim::mutants::Mutant;
 use quorate_sim::trace::Verbosity;
 use quorate_sim::{Options, Outcome, run};
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 /// How many seeds a mutant may survive.
@@ -87,4 +88,16 @@ fn a_node_that_purges_past_the_synced_index_dies() {
 fn a_node_that_reads_without_a_barrier_dies() {
     let violation = killed_by(Mutant::StaleRead).violation.expect("it was killed");
     assert_eq!(violation.promise, "witness", "{violation}");
+}
+
+#[test]
+fn running_no_seed_is_a_failure_and_running_some_is_not() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_quorate-sim")).args(arguments).output();
+        output.expect("the binary runs").status.success()
+    };
+    assert!(!run(&["--seeds", "0"]));
+    assert!(run(&["--seeds", "2", "--seconds", "5"]));
+    assert!(run(&["--seeds", "20", "--seconds", "5", "--mutant", "vote-before-sync"]));
+    assert!(!run(&["--seeds", "0", "--mutant", "vote-before-sync"]));
 }
