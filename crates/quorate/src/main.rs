@@ -73,7 +73,11 @@ fn print_config(given: &StartSettings, file: Option<&Path>) -> Outcome {
     Ok(())
 }
 
-/// The runtime of a server: connections are served by as many threads as there are processors.
+/// The runtime of a server: connections are served by one thread for every two processors, since a node's own threads
+/// need the others. On two processors a second one only wakes the first: measured at 1 and 64 clients, puts were 5 to
+/// 12 % slower with it.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (processors / 2).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
