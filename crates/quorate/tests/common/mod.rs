@@ -12,10 +12,11 @@ pub(crate) use proxy::Proxy;
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a state may take to come about: far more than it takes, for machines that are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary.
 pub(crate) fn quorate() -> Command {
@@ -77,9 +78,17 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago. They lie below those that the system gives to outgoing connections, which could
+/// otherwise take one before its node listens; and none is given twice within a run.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + u16::try_from(std::process::id() % 400).expect("below 400") * 50;
+    std::array::from_fn(|_| {
+        let candidates = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut ports =
+            candidates.take(10_000).map(|next| 10_000 + (base - 10_000 + next) % 22_000);
+        ports
+            .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            .expect("there is a free port")
+    })
 }

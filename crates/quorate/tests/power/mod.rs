@@ -6,7 +6,6 @@ mod disk;
 mod writers;
 
 use disk::{Disk, Loss, build_layer};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,7 +40,7 @@ impl Cluster {
     fn new(folder: &Path, ignore_sync: bool) -> Cluster {
         let disks =
             (1..=3).map(|n| Disk::new(&made(folder.join(format!("n{n}"))), ignore_sync)).collect();
-        let ports = free_ports(6);
+        let ports = crate::common::free_ports::<6>();
         let list: Vec<_> = (0..3).map(|n| format!("n{}=127.0.0.1:{}", n + 1, ports[n])).collect();
         let clients = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
         Cluster {
@@ -113,12 +112,6 @@ impl Cluster {
 fn made(folder: std::path::PathBuf) -> std::path::PathBuf {
     std::fs::create_dir_all(&folder).expect("a folder of the test");
     folder
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
 }
 
 /// Cuts the power until a check finds a loss, at most `cuts` times; what was lost, or how much was kept.
