@@ -9,6 +9,12 @@ impl Raft {
         self.check_term();
         self.check_leader();
         assert!(
+            !self.needs_snapshot || self.apply_asked == self.tail.purged().index,
+            "invariant 10: applies up to {} over a state machine below {}",
+            self.apply_asked,
+            self.tail.purged()
+        );
+        assert!(
             self.membership.latest_index() <= self.tail.last(),
             "invariant 7: the configuration of {} lies above the last index {}",
             self.membership.latest_index(),
@@ -60,6 +66,7 @@ impl Raft {
             return;
         };
         assert!(self.damage.is_whole(), "invariant 9: a damaged replica leads");
+        assert!(!self.needs_snapshot, "invariant 10: a replica without its state leads");
         assert!(
             self.hard.voted_for == Some(self.node()),
             "invariant 4: the leader {} voted otherwise: {}",

@@ -41,7 +41,11 @@ impl Raft {
 
     /// Whether it may campaign.
     pub(super) fn is_electable(&self) -> bool {
-        self.is_voter() && self.damage.is_whole() && self.install.is_none() && !self.is_stalled()
+        self.is_voter()
+            && self.damage.is_whole()
+            && self.install.is_none()
+            && !self.needs_snapshot
+            && !self.is_stalled()
     }
 
     /// Draws a new time to wait for a leader.

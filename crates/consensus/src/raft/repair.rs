@@ -128,7 +128,7 @@ impl Raft {
         }
     }
 
-    /// What keeps this replica from taking part.
+    /// What keeps this replica from taking part, wholly or in some of it.
     pub(super) fn why_not_ready(&self) -> Option<String> {
         if self.damage.is_forgetful() {
             return Some(
@@ -144,6 +144,11 @@ impl Raft {
             None if !self.damage.is_whole() => Some(
                 "the log was damaged: a leader must confirm it before this replica votes".into(),
             ),
+            None if self.needs_snapshot => Some(format!(
+                "the state machine stands below {}, where the log begins: a snapshot of a peer must take its place \
+                 before this replica serves",
+                self.tail.purged()
+            )),
             None => None,
         }
     }

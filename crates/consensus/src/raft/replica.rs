@@ -54,6 +54,7 @@ pub(super) struct Contact {
 /// 7. The configuration in force is the last one in the log, committed or not; the quorums are its.
 /// 8. Writes complete in order, and nothing that an unfinished write changes is called durable.
 /// 9. A replica whose log or hard state is damaged neither campaigns nor leads.
+/// 10. A replica that needs a snapshot applies and purges nothing until it has one, and neither campaigns nor leads.
 #[derive(Debug)]
 pub struct Raft {
     /// Who this is, how long things take, what may be held.
@@ -108,6 +109,8 @@ pub struct Raft {
     pub(super) reads: FollowerReads,
     /// A snapshot being installed.
     pub(super) install: Option<Install>,
+    /// Whether the state machine stands below what is purged, so that only a snapshot brings it further.
+    pub(super) needs_snapshot: bool,
     /// Recent digests at multiples of the digest interval, oldest first.
     pub(super) digests: VecDeque<(Index, Digest)>,
     /// What was measured.
@@ -121,20 +124,14 @@ pub struct Raft {
 }
 
 impl Raft {
-    /// Opens a replica on what its log and state machine say of themselves.
-    ///
-    /// # Panics
-    /// When they contradict each other: the log begins after what was applied.
+    /// Opens a replica on what its log and state machine say of themselves. One whose log begins after what was
+    /// applied follows and votes as its log allows, and waits for a snapshot of a peer.
     #[must_use]
     pub fn open(now: Instant, options: Options, opening: Opening) -> Raft {
         let Opening { log, applied } = opening;
-        let applied = applied.position;
-        assert!(
-            applied.index >= log.bounds.purged.index,
-            "the log begins after {}, but only {} is applied",
-            log.bounds.purged,
-            applied
-        );
+        let needs_snapshot = applied.position.index < log.bounds.purged.index;
+        // What is purged was committed, wherever the state machine that had applied it has gone.
+        let applied = if needs_snapshot { log.bounds.purged } else { applied.position };
         let is_empty = log.bounds.last == Index::ZERO;
         let forgotten = log.hard_state.is_none() && !is_empty;
         let hard = log.hard_state.unwrap_or_default();
@@ -170,6 +167,7 @@ impl Raft {
             forwards: Forwards::new(run),
             reads: FollowerReads::new(context),
             install: None,
+            needs_snapshot,
             digests: VecDeque::new(),
             metrics: Metrics::default(),
             outbox: VecDeque::new(),
@@ -369,6 +367,7 @@ impl Raft {
     fn form_apply(&mut self) {
         let limits = &self.options.limits;
         if self.install.is_some()
+            || self.needs_snapshot
             || self.apply_asked.0 >= self.applied.0 + limits.apply_count_max * 2
         {
             return;

@@ -65,8 +65,11 @@ impl Raft {
         let held = self.held();
         let found = self.tail.epoch_at(position.index);
         let is_sound = !self.damage.has_fault(position.index);
-        let is_new = position.index > self.committed.min(held);
-        let has_it = is_sound && found == Some(position.epoch);
+        let is_new = match self.needs_snapshot {
+            true => position.index >= self.tail.purged().index,
+            false => position.index > self.committed.min(held),
+        };
+        let has_it = !self.needs_snapshot && is_sound && found == Some(position.epoch);
         if has_it && is_new && position.index <= held {
             self.advance_committed_to(position.index);
         } else if is_new
@@ -101,11 +104,10 @@ impl Raft {
 
     fn on_installed(&mut self, position: Position, configuration: Configuration) {
         self.install = None;
-        assert!(
-            position.index > self.applied,
-            "a snapshot at {position} was installed over {}",
-            self.applied
-        );
+        let is_ahead =
+            position.index > self.applied || self.needs_snapshot && position.index == self.applied;
+        assert!(is_ahead, "a snapshot at {position} was installed over {}", self.applied);
+        self.needs_snapshot = false;
         self.take_place(position, configuration);
         self.event(Event::SnapshotInstalled { position });
         if matches!(self.role, Role::Follower) && self.term_leader.is_some() {
@@ -157,7 +159,7 @@ impl Raft {
     /// Purges what is applied, synced and not needed by peers, rarely and much at a time; and at once where the
     /// log below the synced index is damaged.
     pub(super) fn maybe_purge(&mut self) {
-        if self.install.is_some() {
+        if self.install.is_some() || self.needs_snapshot {
             return;
         }
         let limits = self.options.limits;

@@ -354,6 +354,10 @@ impl Runner for Script {
                 self.replica(node).crash(0);
                 self.snapshots.retain(|(at, _)| *at != node);
             }
+            "lose-state" => {
+                let node = node(0)?;
+                self.replica(node).lose_state();
+            }
             "start" => self.start(node(0)?),
             "link" => {
                 let (node, peer) = (node(0)?, node(1)?);

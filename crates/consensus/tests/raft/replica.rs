@@ -112,6 +112,13 @@ impl Replica {
         self.staged.clear();
     }
 
+    /// The state machine of a node that is down is lost.
+    pub(crate) fn lose_state(&mut self) {
+        assert!(self.raft.is_none(), "{} runs", self.node);
+        self.machine = Machine::default();
+        self.synced = Machine::default();
+    }
+
     pub(crate) fn handle(&mut self, now: Instant, input: Input) {
         if let Some(raft) = &mut self.raft {
             raft.handle(now, input);
