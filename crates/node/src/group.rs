@@ -9,12 +9,12 @@ use crate::interface::{
 };
 use crate::machine::Machine;
 use crate::peers::{LinkChange, Peers, Speaker};
-use crate::transfer::{Inbound, Outbound};
+use crate::transfer::{Inbound, Outbound, Wanted};
 use crate::waiters::{Answered, Waiters};
 use bytes::BytesMut;
 use quorate_consensus::{
-    Effect, Event, FetchId, Input, Message, Opening, Options, Protocol, RoleName, SnapshotEffect,
-    Status,
+    Effect, Event, FetchId, Input, Message, Opening, Options, Protocol, RefuseReason, RoleName,
+    SnapshotEffect, Status,
 };
 use quorate_log::{Log, ReadId};
 use quorate_types::{
@@ -109,6 +109,8 @@ pub(crate) struct Group {
     outbound: Outbound,
     /// The snapshot on its way in.
     inbound: Inbound,
+    /// The snapshot that the state machine cannot go on without, if it cannot.
+    wanted: Option<Wanted>,
     /// The record of an install under way.
     install_file: InstallFile,
     /// Whether the protocol's next write brings the log in line with an install.
@@ -126,6 +128,8 @@ impl Group {
     pub(crate) fn open(now: Instant, group: GroupOptions, opening: Opening) -> Group {
         let GroupOptions { protocol, options, start, run, has_install_file } = group;
         let configurations = opening.log.configurations.iter().cloned().collect();
+        let purged = opening.log.bounds.purged.index;
+        let is_behind = opening.applied.position.index < purged;
         let machine = Machine::new(opening.applied, options.limits.digest_interval);
         let resend_after = options.timing.election_timeout_max;
         Group {
@@ -141,6 +145,7 @@ impl Group {
             machine,
             outbound: Outbound::new(run),
             inbound: Inbound::new(),
+            wanted: is_behind.then(|| Wanted::new(now, purged)),
             install_file: InstallFile::new(options.group, has_install_file),
             is_write_owed: false,
             install_write: None,
@@ -164,6 +169,11 @@ impl Group {
         self.machine.applied()
     }
 
+    /// Whether the state machine is lost and nothing may be served from it.
+    pub(crate) fn is_awaiting_snapshot(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// The replica, as plain data.
     pub(crate) fn status(&self, now: Instant) -> Status {
         self.protocol.status(now)
@@ -184,6 +194,10 @@ impl Group {
     ) {
         let now = ctx.now;
         let taken = match request {
+            // No reply could be given, and nothing read.
+            Request::Propose { .. } | Request::Read { .. } if self.wanted.is_some() => {
+                Err(RefuseReason::NotReady)
+            }
             Request::Propose { kind, body, deadline, .. } => {
                 let deadline = deadline.unwrap_or(now + timeout);
                 self.waiters.propose(id, kind, body, deadline)
@@ -292,6 +306,7 @@ impl Group {
         ctx.answer(answers);
         let effects = self.outbound.on_time(now);
         self.on_transfer(ctx, effects);
+        self.ask_for_snapshot(ctx);
     }
 
     /// When something is due.
@@ -301,6 +316,7 @@ impl Group {
             self.machine.next_deadline(),
             self.waiters.next_deadline(self.leader.is_some()),
             self.outbound.next_deadline(),
+            self.wanted.as_ref().map(Wanted::next_deadline),
         ]
         .into_iter()
         .flatten()

@@ -174,6 +174,9 @@ pub(crate) enum Standing {
     Within,
     /// An install was interrupted: the log is to be reset to this first.
     Reset(SnapshotName),
+    /// The engine was lost, replaced or rolled back: the log does not reach back to where it stands, and only a snapshot
+    /// brings it further.
+    Behind,
 }
 
 /// Judges where the engine stands. The error says why the two cannot belong together.
@@ -186,10 +189,7 @@ pub(crate) fn standing(
     let bounds = log.bounds;
     let interrupted = install.filter(|name| name.position == position);
     if position.index < bounds.purged.index {
-        return Err(format!(
-            "the state machine stands at {position}, the log begins after {}: the engine was replaced or rolled back",
-            bounds.purged
-        ));
+        return Ok(Standing::Behind);
     }
     let held = created_at(log, position.index);
     let is_within = position.index <= bounds.last
@@ -304,6 +304,7 @@ mod tests {
             let found = match standing(&log, applied, install.map(name)) {
                 Ok(Standing::Within) => "within".to_owned(),
                 Ok(Standing::Reset(_)) => "reset".to_owned(),
+                Ok(Standing::Behind) => "behind".to_owned(),
                 Err(text) => text,
             };
             assert!(found.contains(expected), "{position}: {found:?}, not {expected:?}");
@@ -313,7 +314,9 @@ mod tests {
         check(at(15, 2), None, "within");
         check(at(18, 9), None, "within");
         check(at(20, 2), Some(at(20, 2)), "within");
-        check(at(9, 1), None, "begins after");
+        check(at(9, 1), None, "behind");
+        check(at(9, 1), Some(at(9, 1)), "behind");
+        check(Position::ZERO, Some(at(12, 1)), "behind");
         check(at(16, 1), None, "another entry");
         check(at(16, 3), Some(at(16, 3)), "reset");
         check(at(30, 3), Some(at(30, 3)), "reset");

@@ -126,6 +126,8 @@ struct Found {
     reset: Option<SnapshotName>,
     /// Whether there is an install file that is of no more use.
     has_install_file: bool,
+    /// Whether the state machine stands below what the log holds, so that only a snapshot brings it further.
+    needs_snapshot: bool,
 }
 
 impl Node {
@@ -134,6 +136,8 @@ impl Node {
         if self.stopped.is_some() {
             return;
         }
+        // Within one moment nothing becomes due but what is late already, and that the next tick finds.
+        let may_be_due = now > self.now || matches!(input, NodeInput::Tick);
         self.now = self.now.max(now);
         match input {
             NodeInput::Tick => {}
@@ -149,7 +153,7 @@ impl Node {
             }
             NodeInput::Shutdown => self.on_shutdown(),
         }
-        if self.next_deadline().is_some_and(|at| at <= self.now) {
+        if may_be_due && self.next_deadline().is_some_and(|at| at <= self.now) {
             self.on_time();
         }
     }
@@ -207,10 +211,18 @@ impl Node {
             phase: self.phase(),
             groups: self.groups.iter().map(|(id, group)| (*id, group.status(now))).collect(),
             applied,
+            awaiting_snapshot: self.awaiting_snapshot(),
             peers: self.peers.reach(now),
             log: self.log_status(),
             waiting_count: self.groups.values().map(Group::waiting_count).sum(),
         }
+    }
+
+    /// The groups whose state machine is lost.
+    fn awaiting_snapshot(&self) -> BTreeSet<GroupId> {
+        let found = self.found.iter().filter(|(_, found)| found.needs_snapshot).map(|(id, _)| *id);
+        let groups = self.groups.iter().filter(|(_, group)| group.is_awaiting_snapshot());
+        found.chain(groups.map(|(id, _)| *id)).collect()
     }
 
     fn log_status(&self) -> LogStatus {

@@ -2,7 +2,7 @@
 
 use quorate_consensus::Status;
 use quorate_types::{Applied, ClusterId, GroupId, Incarnation, NodeId, StartNumber};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How far a node is in taking part.
@@ -57,6 +57,8 @@ pub struct NodeStatus {
     pub groups: BTreeMap<GroupId, Status>,
     /// The state machine's own position and digest, by group.
     pub applied: BTreeMap<GroupId, Applied>,
+    /// The groups whose state machine is lost: nothing of theirs may be served until a snapshot has taken its place.
+    pub awaiting_snapshot: BTreeSet<GroupId>,
     /// Its peers, by name.
     pub peers: BTreeMap<String, PeerReach>,
     /// Its log.

@@ -7,6 +7,7 @@
 //!   piece n    end: hash over all hashes ->     verify, sync
 //!                                        <-     ack: the first piece not yet taken in
 //!                                        <-     abort: why it cannot go on
+//!                                        <-     want: my state is lost, begin (asked again until a piece comes)
 //! ```
 //! Frames may be dropped, so pieces are sent again until they are acknowledged; a piece that does not come in order is
 //! acknowledged with what is expected instead. At most [`WINDOW_PIECES`] pieces are on their way. One snapshot at a time
@@ -14,15 +15,17 @@
 
 mod inbound;
 mod outbound;
+mod wanted;
 
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::Outbound;
+pub(crate) use wanted::Wanted;
 
 use crate::install::{decode_name, encode_name};
 use crate::interface::MachineRequest;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_consensus::SnapshotInput;
-use quorate_types::{DecodeError, Epoch, NodeId, Reader, SnapshotName, Writer};
+use quorate_types::{DecodeError, Epoch, Index, NodeId, Reader, SnapshotName, Writer};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most pieces sent and not acknowledged: 2 MiB, enough for 200 MiB/s at 10 ms.
@@ -77,6 +80,11 @@ pub(crate) enum BulkMessage {
         /// Why.
         reason: String,
     },
+    /// From one whose state is lost: it needs a snapshot.
+    Want {
+        /// Of no use is one that covers less.
+        at_least: Index,
+    },
 }
 
 impl BulkMessage {
@@ -115,6 +123,10 @@ impl BulkMessage {
                 buffer.put_u64_le(transfer.0);
                 buffer.write_blob(reason.as_bytes());
             }
+            BulkMessage::Want { at_least } => {
+                buffer.put_u8(6);
+                buffer.put_u64_le(at_least.0);
+            }
         }
         buffer.freeze()
     }
@@ -123,7 +135,8 @@ impl BulkMessage {
     pub(crate) fn decode(bytes: Bytes) -> Result<BulkMessage, DecodeError> {
         let mut reader = Reader::new("bulk message", bytes);
         let kind = reader.u8()?;
-        let transfer = TransferId(reader.u64()?);
+        let first = reader.u64()?;
+        let transfer = TransferId(first);
         let message = match kind {
             1 => {
                 let number = reader.u64()?;
@@ -149,6 +162,7 @@ impl BulkMessage {
             }
             4 => BulkMessage::Ack { transfer, next: reader.u64()? },
             5 => BulkMessage::Abort { transfer, reason: reader.text()? },
+            6 => BulkMessage::Want { at_least: Index(first) },
             value => {
                 let what = "bulk message kind";
                 return Err(DecodeError::Unknown { what, value: value.into() });
@@ -183,7 +197,7 @@ pub(crate) enum TransferEffect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Configuration, Digest, Incarnation, Index, Member, Position};
+    use quorate_types::{Configuration, Digest, Incarnation, Member, Position};
 
     pub(super) fn name(index: u64) -> SnapshotName {
         let member = Member {
@@ -207,6 +221,7 @@ mod tests {
             piece(Piece::End { hash: 4 }),
             BulkMessage::Ack { transfer: TransferId(3), next: 7 },
             BulkMessage::Abort { transfer: TransferId(3), reason: "busy".into() },
+            BulkMessage::Want { at_least: Index(8) },
         ];
         for message in all {
             let bytes = message.encode();

@@ -13,7 +13,7 @@ use quorate_types::{
     Applied, ClusterId, Committed, Configuration, Entry, EntryKind, Epoch, GroupId, Incarnation,
     Index, Member, NodeId, Origin, Position, StartNumber, StateMachine, TransactionId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,6 +135,7 @@ impl Replica for Double {
             phase: Phase::Running,
             groups: BTreeMap::from([(GroupId(0), group)]),
             applied: BTreeMap::<GroupId, Applied>::new(),
+            awaiting_snapshot: BTreeSet::new(),
             peers: ["n2", "n3"].map(|name| (name.to_string(), peer(name))).into(),
             log: quorate_log::LogStatus::default(),
             waiting_count: 0,

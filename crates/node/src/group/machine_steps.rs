@@ -6,7 +6,7 @@ use crate::interface::{
 };
 use crate::machine::APPLY_SIZE_MAX;
 use quorate_consensus::Input;
-use quorate_types::{Applied, ApplyFault, Committed, Position, Slot};
+use quorate_types::{Applied, ApplyFault, Committed, InstallFault, Position, Slot};
 
 impl Group {
     /// The state machine has done something.
@@ -22,6 +22,14 @@ impl Group {
             }
             MachineDone::Failed(fault) => return ctx.fail(StopReason::Machine(fault)),
             MachineDone::Installed(result) => return self.on_installed(ctx, result),
+            // What is lost to reads is lost to applies as well, sooner or later; and the engine refuses everything
+            // after it has failed to take a snapshot in.
+            MachineDone::Captured(Err(fault @ ApplyFault::Damaged(_)))
+            | MachineDone::Chunk(Err(fault @ ApplyFault::Damaged(_)))
+            | MachineDone::ChunkStaged(Err(InstallFault::Apply(fault)))
+            | MachineDone::Staged(Err(InstallFault::Apply(fault))) => {
+                return ctx.fail(StopReason::Machine(fault));
+            }
             MachineDone::Captured(captured) => {
                 let configurations = &self.configurations;
                 let in_force = |at: Position| {

@@ -5,7 +5,7 @@ use crate::interface::{MachineRequest, NodeEffect, StopReason, StreamPurpose};
 use crate::peers::Speaker;
 use crate::transfer::{BulkMessage, TransferEffect};
 use quorate_consensus::{Input, SnapshotInput};
-use quorate_types::{Applied, ApplyFault, Frame, FrameKind, InstallFault, NodeId, WriteId};
+use quorate_types::{Applied, ApplyFault, Frame, FrameKind, Index, InstallFault, NodeId, WriteId};
 
 impl Group {
     /// A peer says something on a bulk stream. False when its bytes are no message.
@@ -22,6 +22,7 @@ impl Group {
             BulkMessage::Piece { transfer, number, piece } => {
                 self.inbound.on_piece(now, from, transfer, number, piece)
             }
+            BulkMessage::Want { at_least } => self.on_wanted(ctx, from, at_least),
             BulkMessage::Ack { transfer, next } => self.outbound.on_ack(now, from, transfer, next),
             BulkMessage::Abort { transfer, reason } => {
                 let note = format!("{} cannot take a snapshot: {reason}", speaker.name);
@@ -31,6 +32,40 @@ impl Group {
         };
         self.on_transfer(ctx, effects);
         true
+    }
+
+    /// A member cannot go on without a snapshot that reaches this far. It gets one if there is one to give; otherwise it
+    /// asks again.
+    fn on_wanted(
+        &mut self,
+        ctx: &Context<'_>,
+        from: NodeId,
+        at_least: Index,
+    ) -> Vec<TransferEffect> {
+        let has_it = self.wanted.is_none() && self.machine.applied().position.index >= at_least;
+        if !has_it || self.way_to(ctx, from, StreamPurpose::Bulk).is_none() {
+            return Vec::new();
+        }
+        let epoch = self.protocol.status(ctx.now).epoch;
+        self.outbound.on_wanted(ctx.now, from, epoch)
+    }
+
+    /// Asks for the snapshot that the state machine cannot go on without, when it is time to.
+    pub(super) fn ask_for_snapshot(&mut self, ctx: &mut Context<'_>) {
+        let is_coming = self.inbound.is_busy(ctx.now);
+        let reachable = self.reachable(ctx);
+        let leader = self.leader;
+        let Some(wanted) = &mut self.wanted else { return };
+        if let Some((peer, at_least)) = wanted.on_time(ctx.now, is_coming, leader, &reachable) {
+            self.say_bulk(ctx, peer, &BulkMessage::Want { at_least });
+        }
+    }
+
+    /// The other members to whom there is a bulk stream.
+    fn reachable(&self, ctx: &Context<'_>) -> Vec<NodeId> {
+        let members = self.configuration().into_iter().flat_map(|found| found.members.keys());
+        let others = members.copied().filter(|member| *member != self.node);
+        others.filter(|peer| self.way_to(ctx, *peer, StreamPurpose::Bulk).is_some()).collect()
     }
 
     /// Carries out what a transfer asks for.
@@ -73,6 +108,7 @@ impl Group {
         match result {
             Ok(applied) if applied.position == position => {
                 self.machine.installed(applied);
+                self.wanted = None;
                 self.configurations.clear();
                 self.configurations.insert(position.index, name.configuration.clone());
                 self.has_configuration_changed = true;
@@ -90,7 +126,9 @@ impl Group {
                     format!("installed a snapshot of {position}, stands at {}", applied.position);
                 ctx.fail(StopReason::Machine(ApplyFault::Damaged(text)));
             }
-            Err(fault) => {
+            // The engine failed: another snapshot would fare no better.
+            Err(InstallFault::Apply(fault)) => ctx.fail(StopReason::Machine(fault)),
+            Err(fault @ InstallFault::Content(_)) => {
                 ctx.out
                     .push_back(NodeEffect::Note(format!("a snapshot was not installed: {fault}")));
                 self.machine.install_failed();

@@ -98,6 +98,7 @@ impl Node {
             options,
         };
         node.report(&recovery);
+        node.report_standing();
         Ok(node)
     }
 
@@ -109,6 +110,18 @@ impl Node {
             let (file, offset) = (&torn.file, torn.offset);
             self.note(format!("{file} offset {offset}: a write that was under way is cut away"));
         }
+    }
+
+    fn report_standing(&mut self) {
+        let Some(found) = self.found.get(&SYSTEM_GROUP).filter(|found| found.needs_snapshot) else {
+            return;
+        };
+        let (applied, purged) = (found.applied.position, found.log.bounds.purged);
+        self.note(format!(
+            "the state machine stands at {applied}, the log begins after {purged}: the engine was lost or rolled back. \
+             A snapshot of a peer will take its place; until then this node keeps its log and its votes, and serves \
+             nothing"
+        ));
     }
 
     /// Goes on when what a stage waits for has come.
@@ -384,11 +397,30 @@ fn found(
         ));
     }
     let has_install_file = install.is_some();
-    let reset = match standing(&log, applied, install).map_err(OpenError::Folder)? {
-        Standing::Within => None,
+    let standing = standing(&log, applied, install).map_err(OpenError::Folder)?;
+    let needs_snapshot = standing == Standing::Behind;
+    if needs_snapshot && is_only_voter(&log, &identity.name) {
+        return Err(OpenError::Folder(format!(
+            "the state machine stands at {}, the log begins after {}: the engine was lost or rolled back, and {} is the \
+             only voter, so that nobody can give it a snapshot: put the right engine back, or restore a backup",
+            applied.position, log.bounds.purged, identity.name
+        )));
+    }
+    let reset = match standing {
+        Standing::Within | Standing::Behind => None,
         Standing::Reset(name) => Some(name),
     };
-    Ok(Found { log, applied, has_install_file: has_install_file && reset.is_none(), reset })
+    let has_install_file = has_install_file && reset.is_none();
+    Ok(Found { log, applied, reset, has_install_file, needs_snapshot })
+}
+
+/// Whether a log's configuration names nobody but this node as voter.
+fn is_only_voter(log: &LogSummary, name: &str) -> bool {
+    let Some((_, configuration)) = log.configurations.last() else { return false };
+    let mut others = configuration
+        .voters()
+        .filter(|voter| configuration.members.get(voter).is_some_and(|member| member.name != name));
+    others.next().is_none()
 }
 
 fn summary_of_bootstrap(roster: &Roster) -> LogSummary {

@@ -65,6 +65,15 @@ impl Inbound {
         Inbound { state: State::Idle, stale_chunks: 0, stale_finishes: 0, taken: None }
     }
 
+    /// Whether a snapshot is on its way in, and comes nearer.
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
+        match &self.state {
+            State::Idle => false,
+            State::Receiving(receiving) => now < receiving.heard_at + STALE_AFTER,
+            State::Verifying(_) | State::Staged(_) | State::Installing(_) => true,
+        }
+    }
+
     /// A piece has come.
     pub(crate) fn on_piece(
         &mut self,

@@ -85,6 +85,20 @@ impl Outbound {
         self.maybe_begin(now)
     }
 
+    /// A peer that can be reached asks for a snapshot. One that is under way to it, or waits for its turn, is the answer.
+    pub(crate) fn on_wanted(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        epoch: Epoch,
+    ) -> Vec<TransferEffect> {
+        let is_sending = self.sending.as_ref().is_some_and(|sending| sending.to == from);
+        if is_sending || self.queue.contains_key(&from) {
+            return Vec::new();
+        }
+        self.send(now, from, epoch, true)
+    }
+
     fn maybe_begin(&mut self, now: Instant) -> Vec<TransferEffect> {
         if self.sending.is_some() {
             return Vec::new();

@@ -18,11 +18,14 @@ pub(crate) struct Counter {
     pub(crate) commands: u64,
     origins: OriginTable,
     staged: Option<(SnapshotName, Vec<Bytes>)>,
+    /// Whether what it holds cannot be read to its end.
+    pub(crate) is_damaged: bool,
 }
 
 struct Source {
     applied: Applied,
     chunks: Vec<Bytes>,
+    is_damaged: bool,
 }
 
 impl SnapshotSource for Source {
@@ -31,6 +34,9 @@ impl SnapshotSource for Source {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyFault> {
+        if self.is_damaged && self.chunks.len() < 10 {
+            return Err(ApplyFault::Damaged("a row is unreadable".into()));
+        }
         Ok((!self.chunks.is_empty()).then(|| self.chunks.remove(0)))
     }
 }
@@ -99,7 +105,7 @@ impl StateMachine for Counter {
     fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault> {
         let mut chunks = vec![self.encode()];
         chunks.extend((0..20).map(|step| Bytes::from(vec![step; BALLAST])));
-        Ok(Box::new(Source { applied: self.applied, chunks }))
+        Ok(Box::new(Source { applied: self.applied, chunks, is_damaged: self.is_damaged }))
     }
 
     fn stage_begin(&mut self, name: &SnapshotName) -> Result<(), InstallFault> {

@@ -1,8 +1,13 @@
 //! Snapshots to those who lag behind the log.
 
+use crate::counter::Counter;
 use crate::world::World;
-use quorate_consensus::Limits;
+use quorate_consensus::{Limits, RefuseReason};
+use quorate_node::{Answer, StopReason};
+use quorate_types::{ApplyFault, GroupId};
 use std::time::Duration;
+
+const GROUP: GroupId = GroupId(0);
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
@@ -22,7 +27,7 @@ fn with_laggard() -> (World, String) {
     }
     world.await_that("purge", |world| {
         let status = world.status(&leader);
-        let log = &status.log.groups[&quorate_types::GroupId(0)];
+        let log = &status.log.groups[&GROUP];
         log.bounds.purged.index.0 > 100
     });
     (world, laggard)
@@ -37,7 +42,7 @@ fn a_laggard_is_brought_up_by_a_snapshot_and_keeps_it_over_restarts() {
         world.await_that("catch-up", |world| world.host(&laggard).counter.sum == 200);
         world.drop_every = 0;
         assert_eq!(world.sum(&laggard), 200);
-        let purged = world.status(&laggard).log.groups[&quorate_types::GroupId(0)].bounds.purged;
+        let purged = world.status(&laggard).log.groups[&GROUP].bounds.purged;
         assert!(purged.index.0 > 100, "it came by a snapshot: {purged}");
         world.run(Duration::from_secs(2));
         let install = quorate_types::FileName::new("install-0");
@@ -67,14 +72,104 @@ fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     assert!(!world.host(&laggard).disk.0.borrow().contains_key(&install));
 }
 
-#[test]
-fn a_state_machine_that_fell_behind_the_log_is_refused_at_open() {
+/// Lets a node lose its state machine while its log begins after everything that it had applied.
+fn lose_state(world: &mut World, name: &str) {
+    world.kill(name);
+    world.host_mut(name).synced = Counter::default();
+    world.start(name);
+}
+
+fn is_awaiting_snapshot(world: &World, name: &str) -> bool {
+    world.status(name).awaiting_snapshot.contains(&GROUP)
+}
+
+/// A cluster whose members have all purged their logs; gives who leads, and who does not.
+fn purged_cluster() -> (World, String, Vec<String>) {
     let (mut world, laggard) = with_laggard();
     world.start(&laggard);
     world.await_that("catch-up", |world| world.host(&laggard).counter.sum == 200);
     world.run(Duration::from_secs(2));
-    world.kill(&laggard);
-    world.host_mut(&laggard).synced = crate::counter::Counter::default();
-    let error = world.try_start(&laggard).expect_err("behind");
-    assert!(error.to_string().contains("the log begins after"), "{error}");
+    let leader = world.await_leader();
+    let others = NAMES.into_iter().filter(|name| *name != leader).map(str::to_owned).collect();
+    (world, leader, others)
+}
+
+#[test]
+fn a_lost_state_machine_is_replaced_by_a_peers_and_nothing_is_served_before() {
+    let (mut world, leader, others) = purged_cluster();
+    for victim in [others[0].as_str(), &leader] {
+        let sum = world.sum(&others[1]);
+        lose_state(&mut world, victim);
+        assert!(is_awaiting_snapshot(&world, victim), "before it has met anybody");
+        world.await_that("run", |world| world.is_running(victim));
+        assert!(world.has_note(victim, "A snapshot of a peer will take its place"));
+        let why_not = world.status(victim).groups[&GROUP].why_not.clone().unwrap_or_default();
+        assert!(why_not.contains("a snapshot of a peer must take its place"), "{why_not}");
+        let refused = Answer::Refused { reason: RefuseReason::NotReady, missing: Vec::new() };
+        let (write, read) = (world.propose(victim, 1), world.read(victim));
+        assert_eq!(world.host(victim).answers.get(&write), Some(&refused));
+        assert_eq!(world.host(victim).answers.get(&read), Some(&refused));
+
+        world.await_that("state", |world| !is_awaiting_snapshot(world, victim));
+        world.await_leader();
+        assert_eq!(world.status(victim).groups[&GROUP].why_not, None);
+        assert_eq!(world.add(victim, 5), sum + 5);
+        assert_eq!(world.sum(victim), sum + 5);
+        // What was installed is durable: the next start finds all in order.
+        world.run(Duration::from_secs(2));
+        world.kill(victim);
+        world.start(victim);
+        assert!(!is_awaiting_snapshot(&world, victim));
+        assert_eq!(world.sum(victim), sum + 5);
+    }
+}
+
+/// The node that lost its state has the only log that holds the last entry beside a node that is gone, so nobody can be
+/// elected before it has state again; and it gets it from one who does not lead.
+#[test]
+fn a_lost_state_machine_is_replaced_without_a_leader() {
+    let (mut world, leader, others) = purged_cluster();
+    let (victim, behind) = (others[0].as_str(), others[1].as_str());
+    world.isolate(behind);
+    world.add(&leader, 7);
+    world.run(Duration::from_secs(2));
+    world.kill(victim);
+    world.kill(&leader);
+    world.cut.clear();
+    lose_state(&mut world, victim);
+    assert!(is_awaiting_snapshot(&world, victim));
+    world.await_that("leader", |world| {
+        let status = world.status(victim);
+        status.groups.get(&GROUP).is_some_and(|group| group.leader == status.node)
+    });
+    assert_eq!(world.sum(victim), 207);
+    assert_eq!(world.sum(behind), 207);
+}
+
+#[test]
+fn a_lone_voter_without_its_state_stops_and_says_why() {
+    let mut world = World::new(&["n1"]);
+    world.limits = Limits { retained_count: 20, purge_count_min: 10, ..Limits::default() };
+    world.start("n1");
+    world.await_leader();
+    for _ in 0..100 {
+        world.add("n1", 1);
+        world.run(Duration::from_millis(50));
+    }
+    world.kill("n1");
+    world.host_mut("n1").synced = Counter::default();
+    let error = world.try_start("n1").expect_err("nobody can give it a snapshot");
+    assert!(error.to_string().contains("n1 is the only voter"), "{error}");
+}
+
+#[test]
+fn damage_that_a_snapshot_meets_stops_the_node_that_reads_it() {
+    let (mut world, leader, others) = purged_cluster();
+    world.host_mut(&leader).counter.is_damaged = true;
+    lose_state(&mut world, &others[0]);
+    world.await_that("stop", |world| world.host(&leader).stopped.is_some());
+    let stopped = world.host(&leader).stopped.clone();
+    assert!(matches!(stopped, Some(StopReason::Machine(ApplyFault::Damaged(_)))), "{stopped:?}");
+    world.await_that("state", |world| !is_awaiting_snapshot(world, &others[0]));
+    assert_eq!(world.sum(&others[0]), 200);
 }
