@@ -9,6 +9,7 @@
 //! `hello` decides who may speak; `group` joins one replica's protocol, log and state machine; `waiters` holds the
 //! clients; `transfer` moves snapshots.
 
+mod agenda;
 mod formation;
 mod group;
 mod hello;

@@ -9,12 +9,13 @@
 //! ```
 //! A proposal that was sent more than once is never answered Refused: a refusal does not say which sending it is of.
 
+use crate::agenda::Agenda;
 use crate::interface::{Answer, RequestId};
 use bytes::Bytes;
 use quorate_consensus::{Proposal, ReadId, RefuseReason};
 use quorate_types::{
     BODY_SIZE_MAX, EntryKind, Incarnation, Index, Instant, NodeId, ORIGIN_WINDOW, Origin,
-    StartNumber, TransactionId,
+    SequenceMap, StartNumber, TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +28,9 @@ const READS_MAX: usize = 65_536;
 
 /// How many bits of a sequence count within one start.
 const SEQUENCE_BITS: u32 = 40;
+
+/// Above how many sequences to be sent those that nobody waits for any more are dropped.
+const UNSENT_MAX: usize = 2 * ORIGIN_WINDOW as usize;
 
 /// How long to wait before sending again what was refused because of a passing condition.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -79,7 +83,9 @@ pub(crate) type Answered = (RequestId, Answer);
 ///
 /// # Invariants
 /// 1. Undecided sequences span less than [`ORIGIN_WINDOW`].
-/// 2. Every request of `waits` stands in `deadlines` once, and the reverse.
+/// 2. Every request of `waits` stands in `deadlines`, and every proposal with a time to be sent again in `resends`.
+///
+/// There are up to a million proposals a second, so nothing here searches a tree for each of them.
 #[derive(Debug)]
 pub(crate) struct Waiters {
     /// This node.
@@ -91,19 +97,19 @@ pub(crate) struct Waiters {
     /// How long to wait for a sign of life before sending again.
     resend_after: Duration,
     /// Undecided proposals by sequence.
-    proposals: BTreeMap<u64, Waiting>,
+    proposals: SequenceMap<Waiting>,
     /// Their bytes.
     waiting_size: usize,
-    /// What each request waits for.
-    waits: BTreeMap<RequestId, Wait>,
-    /// When each gives up.
-    deadlines: BTreeSet<(Instant, RequestId)>,
-    /// Proposals to be sent, in order of sequence.
-    unsent: BTreeSet<u64>,
+    /// What each request waits for, by its number.
+    waits: SequenceMap<Wait>,
+    /// When each gives up, by its number.
+    deadlines: Agenda,
+    /// Sequences to be sent, in any order; some perhaps twice, or decided meanwhile.
+    unsent: Vec<u64>,
     /// When those of `unsent` that were refused may go again; `None` when at once.
     unsent_pause: Option<Instant>,
-    /// When each sent proposal goes again.
-    resends: BTreeSet<(Instant, u64)>,
+    /// When each sent proposal goes again, by sequence.
+    resends: Agenda,
     /// Reads to be asked for.
     unasked: Vec<RequestId>,
     /// When they may be asked for; `None` when at once.
@@ -129,13 +135,13 @@ impl Waiters {
             incarnation,
             next_sequence: (start.0 << SEQUENCE_BITS) + 1,
             resend_after,
-            proposals: BTreeMap::new(),
+            proposals: SequenceMap::default(),
             waiting_size: 0,
-            waits: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            unsent: BTreeSet::new(),
+            waits: SequenceMap::default(),
+            deadlines: Agenda::default(),
+            unsent: Vec::new(),
             unsent_pause: None,
-            resends: BTreeSet::new(),
+            resends: Agenda::default(),
             unasked: Vec::new(),
             unasked_pause: None,
             rounds: BTreeMap::new(),
@@ -160,8 +166,8 @@ impl Waiters {
         if body.len() > BODY_SIZE_MAX {
             return Err(RefuseReason::TooLarge);
         }
-        let oldest = self.proposals.keys().next().copied().unwrap_or(self.next_sequence);
-        let is_known = self.waits.contains_key(&request);
+        let oldest = self.proposals.first_key().unwrap_or(self.next_sequence);
+        let is_known = self.waits.get(request.0).is_some();
         if is_known
             || self.next_sequence - oldest >= ORIGIN_WINDOW
             || self.waiting_size + body.len() > WAITING_SIZE_MAX
@@ -171,9 +177,8 @@ impl Waiters {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.waiting_size += body.len();
-        self.unsent.insert(sequence);
-        self.waits.insert(request, Wait::Proposal(sequence));
-        self.deadlines.insert((deadline, request));
+        self.waits.insert(request.0, Wait::Proposal(sequence));
+        self.deadlines.add(deadline, request.0);
         let waiting = Waiting {
             request,
             kind,
@@ -185,6 +190,7 @@ impl Waiters {
             resend_at: None,
         };
         self.proposals.insert(sequence, waiting);
+        self.send_later(sequence);
         Ok(())
     }
 
@@ -194,14 +200,24 @@ impl Waiters {
         request: RequestId,
         deadline: Instant,
     ) -> Result<(), RefuseReason> {
-        if self.waits.len() - self.proposals.len() >= READS_MAX || self.waits.contains_key(&request)
-        {
+        let read_count = self.waits.len() - self.proposals.len();
+        if read_count >= READS_MAX || self.waits.get(request.0).is_some() {
             return Err(RefuseReason::Busy);
         }
-        self.waits.insert(request, Wait::Barrier(deadline));
-        self.deadlines.insert((deadline, request));
+        self.waits.insert(request.0, Wait::Barrier(deadline));
+        self.deadlines.add(deadline, request.0);
         self.unasked.push(request);
         Ok(())
+    }
+
+    /// A proposal is sent with the next ones.
+    fn send_later(&mut self, sequence: u64) {
+        if self.unsent.len() >= UNSENT_MAX {
+            self.unsent.sort_unstable();
+            self.unsent.dedup();
+            self.unsent.retain(|sequence| self.proposals.get(*sequence).is_some());
+        }
+        self.unsent.push(sequence);
     }
 
     /// What to propose now, in order of sequence.
@@ -211,16 +227,18 @@ impl Waiters {
         }
         self.unsent_pause = None;
         let mut proposals = Vec::with_capacity(self.unsent.len());
-        for sequence in std::mem::take(&mut self.unsent) {
-            let Some(waiting) = self.proposals.get_mut(&sequence) else { continue };
+        self.unsent.sort_unstable();
+        self.unsent.dedup();
+        for sequence in self.unsent.drain(..) {
+            let Some(waiting) = self.proposals.get_mut(sequence) else { continue };
             if let Some(at) = waiting.resend_at {
-                self.resends.remove(&(at, sequence));
+                self.resends.remove(at);
             }
             let pause = self.resend_after * (1 << waiting.sending_count.min(5));
             waiting.sending_count = waiting.sending_count.saturating_add(1);
             waiting.in_doubt = true;
             waiting.resend_at = Some(now + pause);
-            self.resends.insert((now + pause, sequence));
+            self.resends.add(now + pause, sequence);
             let origin = Origin { node: self.node, incarnation: self.incarnation, sequence };
             proposals.push(Proposal {
                 origin,
@@ -239,7 +257,7 @@ impl Waiters {
         }
         self.unasked_pause = None;
         let mut requests = std::mem::take(&mut self.unasked);
-        requests.retain(|request| matches!(self.waits.get(request), Some(Wait::Barrier(_))));
+        requests.retain(|request| matches!(self.waits.get(request.0), Some(Wait::Barrier(_))));
         if requests.is_empty() {
             return None;
         }
@@ -251,7 +269,8 @@ impl Waiters {
 
     /// Everything undecided is to be sent again: another leader is known.
     pub(crate) fn resend_all(&mut self) {
-        self.unsent.extend(self.proposals.keys().copied());
+        self.unsent.clear();
+        self.unsent.extend(self.proposals.keys());
         self.unsent_pause = None;
         for round in std::mem::take(&mut self.rounds).into_values() {
             self.unasked.extend(round.requests);
@@ -269,7 +288,7 @@ impl Waiters {
         if origin.node != self.node || origin.incarnation != self.incarnation {
             return None;
         }
-        let waiting = self.proposals.get_mut(&origin.sequence)?;
+        let waiting = self.proposals.get_mut(origin.sequence)?;
         waiting.refused = Some(reason);
         if waiting.sending_count == 1 {
             waiting.in_doubt = false;
@@ -283,7 +302,7 @@ impl Waiters {
             self.forget(request);
             return Some((request, Answer::Refused { reason, missing: Vec::new() }));
         }
-        self.unsent.insert(origin.sequence);
+        self.send_later(origin.sequence);
         self.unsent_pause = Some(now + RETRY_INTERVAL);
         None
     }
@@ -291,7 +310,7 @@ impl Waiters {
     /// The request that waits for the apply of this origin.
     pub(crate) fn waiting_for(&self, origin: Origin) -> Option<RequestId> {
         let is_ours = origin.node == self.node && origin.incarnation == self.incarnation;
-        let waiting = self.proposals.get(&origin.sequence).filter(|_| is_ours)?;
+        let waiting = self.proposals.get(origin.sequence).filter(|_| is_ours)?;
         Some(waiting.request)
     }
 
@@ -308,7 +327,7 @@ impl Waiters {
         }
         let mut answers = Vec::new();
         for request in requests {
-            if matches!(self.waits.get(request), Some(Wait::Proposal(_))) {
+            if matches!(self.waits.get(request.0), Some(Wait::Proposal(_))) {
                 self.forget(*request);
                 answers.push((*request, Answer::Unknown { missing: Vec::new() }));
             }
@@ -332,12 +351,13 @@ impl Waiters {
         let Some(round) = self.rounds.remove(&id) else { return Vec::new() };
         let mut answers = Vec::new();
         for request in round.requests {
-            let Some(Wait::Barrier(deadline)) = self.waits.get(&request).copied() else { continue };
+            let waits = self.waits.get(request.0).copied();
+            let Some(Wait::Barrier(deadline)) = waits else { continue };
             if index <= applied {
                 self.forget(request);
                 answers.push((request, Answer::ReadReady { index }));
             } else {
-                self.waits.insert(request, Wait::Index(index, deadline));
+                self.waits.insert(request.0, Wait::Index(index, deadline));
                 self.by_index.insert((index, request));
             }
         }
@@ -359,16 +379,22 @@ impl Waiters {
         missing: &dyn Fn() -> Vec<String>,
     ) -> Vec<Answered> {
         let mut answers = Vec::new();
-        while let Some((deadline, request)) = self.deadlines.first().copied()
-            && deadline <= now
-        {
-            answers.push((request, self.give_up(request, missing())));
+        while let Some((deadline, requests)) = self.deadlines.take_due(now) {
+            for request in requests.into_iter().map(RequestId) {
+                if self.deadline_of(request) == Some(deadline) {
+                    answers.push((request, self.give_up(request, missing())));
+                }
+            }
         }
-        while let Some((at, sequence)) = self.resends.first().copied()
-            && at <= now
-        {
-            self.resends.remove(&(at, sequence));
-            self.unsent.insert(sequence);
+        while let Some((at, sequences)) = self.resends.take_due(now) {
+            for sequence in sequences {
+                let waiting = self.proposals.get_mut(sequence);
+                if waiting
+                    .is_some_and(|waiting| waiting.resend_at.take_if(|of| *of == at).is_some())
+                {
+                    self.send_later(sequence);
+                }
+            }
         }
         let overdue: Vec<ReadId> = self
             .rounds
@@ -386,15 +412,23 @@ impl Waiters {
 
     /// Answers everybody: the node leaves.
     pub(crate) fn give_up_all(&mut self) -> Vec<Answered> {
-        let requests: Vec<RequestId> = self.waits.keys().copied().collect();
+        let requests: Vec<RequestId> = self.waits.keys().map(RequestId).collect();
         let give_up = |request| (request, self.give_up(request, Vec::new()));
         requests.into_iter().map(give_up).collect()
     }
 
+    /// When a request gives up, if it still waits.
+    fn deadline_of(&self, request: RequestId) -> Option<Instant> {
+        match self.waits.get(request.0)? {
+            Wait::Proposal(sequence) => Some(self.proposals.get(*sequence)?.deadline),
+            Wait::Barrier(deadline) | Wait::Index(_, deadline) => Some(*deadline),
+        }
+    }
+
     fn give_up(&mut self, request: RequestId, missing: Vec<String>) -> Answer {
-        let refused = match self.waits.get(&request) {
+        let refused = match self.waits.get(request.0) {
             Some(Wait::Proposal(sequence)) => {
-                let waiting = self.proposals.get(sequence).filter(|waiting| !waiting.in_doubt);
+                let waiting = self.proposals.get(*sequence).filter(|waiting| !waiting.in_doubt);
                 waiting.map(|waiting| waiting.refused.unwrap_or(RefuseReason::NoLeader))
             }
             Some(Wait::Barrier(_) | Wait::Index(..)) | None => None,
@@ -407,22 +441,19 @@ impl Waiters {
     }
 
     fn forget(&mut self, request: RequestId) {
-        match self.waits.remove(&request) {
+        match self.waits.remove(request.0) {
             Some(Wait::Proposal(sequence)) => {
-                let Some(waiting) = self.proposals.remove(&sequence) else { return };
+                let Some(waiting) = self.proposals.remove(sequence) else { return };
                 self.waiting_size -= waiting.body.len();
-                self.unsent.remove(&sequence);
                 if let Some(at) = waiting.resend_at {
-                    self.resends.remove(&(at, sequence));
+                    self.resends.remove(at);
                 }
-                self.deadlines.remove(&(waiting.deadline, request));
+                self.deadlines.remove(waiting.deadline);
             }
-            Some(Wait::Barrier(deadline)) => {
-                self.deadlines.remove(&(deadline, request));
-            }
+            Some(Wait::Barrier(deadline)) => self.deadlines.remove(deadline),
             Some(Wait::Index(index, deadline)) => {
                 self.by_index.remove(&(index, request));
-                self.deadlines.remove(&(deadline, request));
+                self.deadlines.remove(deadline);
             }
             None => {}
         }
@@ -431,8 +462,8 @@ impl Waiters {
     /// When something is due, if nothing else happens. What waits to be sent is due at its time only while there is a
     /// leader to send it to.
     pub(crate) fn next_deadline(&self, has_leader: bool) -> Option<Instant> {
-        let deadline = self.deadlines.first().map(|(at, _)| *at);
-        let resend = self.resends.first().map(|(at, _)| *at);
+        let deadline = self.deadlines.first();
+        let resend = self.resends.first();
         let round = self.rounds.values().map(|round| round.resend_at).min();
         let proposals = self.unsent_pause.filter(|_| has_leader && !self.unsent.is_empty());
         let reads = self.unasked_pause.filter(|_| has_leader && !self.unasked.is_empty());

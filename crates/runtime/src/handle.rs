@@ -8,7 +8,7 @@ use crate::queue::Queue;
 use crate::waiters::{Waiter, Waiters};
 use bytes::Bytes;
 use quorate_consensus::{Control, Event, RefuseReason};
-use quorate_node::{MachineRequest, NodeInput, NodeStatus, Request, StopReason};
+use quorate_node::{MachineRequest, NodeInput, NodeStatus, Request, RequestId, StopReason};
 use quorate_types::{ClusterId, EntryKind, GroupId, Index, Instant, NodeId};
 use std::fmt;
 use std::sync::Arc;
@@ -131,24 +131,25 @@ impl<R: Send + 'static> NodeHandle<R> {
         bodies: Vec<Bytes>,
         timeout: Option<Duration>,
     ) -> Vec<Result<R, RequestError>> {
-        let deadline = self.deadline(timeout);
-        let (promises, answers): (Vec<_>, Vec<_>) =
-            bodies.iter().map(|_| oneshot::channel()).unzip();
-        let entered = self.0.waiters.enter_all(promises.into_iter().map(Waiter::Reply));
-        let ids = match entered {
-            Ok(ids) => ids,
-            Err(error) => return bodies.iter().map(|_| Err(error.clone())).collect(),
-        };
-        let request = |(id, body)| {
-            let request = Request::Propose { group, kind, body, deadline };
-            Inbound::Node(NodeInput::Request { id, request })
-        };
-        self.0.queue.push_all(&mut ids.into_iter().zip(bodies).map(request).collect());
-        let mut results = Vec::with_capacity(answers.len());
-        for answer in answers {
-            results.push(self.answer(answer).await);
+        if bodies.is_empty() {
+            return Vec::new();
         }
-        results
+        let count = bodies.len();
+        let deadline = self.deadline(timeout);
+        let (promise, answers) = oneshot::channel();
+        let first = match self.0.waiters.enter_batch(count, promise) {
+            Ok(first) => first,
+            Err(error) => return vec_of(count, || Err(error.clone())),
+        };
+        let request = |(body, number)| {
+            let request = Request::Propose { group, kind, body, deadline };
+            Inbound::Node(NodeInput::Request { id: RequestId(number), request })
+        };
+        self.0.queue.push_all(&mut bodies.into_iter().zip(first.0..).map(request).collect());
+        match answers.await {
+            Ok(results) => results,
+            Err(_) => vec_of(count, || Err(stopped())),
+        }
     }
 
     /// Waits until a local read is linearizable with respect to this call, and gives the applied index that it
@@ -194,7 +195,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     ) -> Result<T, RequestError> {
         match answer.await {
             Ok(result) => result,
-            Err(_) => Err(RequestError::Stopped("the node has stopped".to_owned())),
+            Err(_) => Err(stopped()),
         }
     }
 
@@ -281,4 +282,12 @@ impl<R: Send + 'static> NodeHandle<R> {
             Err(_) => StopReason::Asked,
         }
     }
+}
+
+fn stopped() -> RequestError {
+    RequestError::Stopped("the node has stopped".to_owned())
+}
+
+fn vec_of<T>(count: usize, each: impl FnMut() -> T) -> Vec<T> {
+    std::iter::repeat_with(each).take(count).collect()
 }

@@ -17,6 +17,7 @@ mod histogram;
 mod ids;
 mod ops;
 mod origins;
+mod sequence_map;
 mod state_machine;
 mod time;
 mod wire;
@@ -36,6 +37,7 @@ pub use ids::{
 };
 pub use ops::{Bounds, EpochRun, HardState, LogSummary, Op, SlotFault};
 pub use origins::{ORIGIN_WINDOW, OriginTable, OriginVerdict};
+pub use sequence_map::SequenceMap;
 pub use state_machine::{
     Applied, ApplyFault, Committed, InstallFault, SNAPSHOT_CHUNK_SIZE, SnapshotName,
     SnapshotSource, StateMachine, Syncer,

@@ -5,7 +5,7 @@ use super::cpu::{cpu_time, cpu_time_of_threads};
 use super::noop_machine::NoopMachine;
 use super::report::{Latency, latency_histogram, record};
 use crate::exit::{Failure, Outcome};
-use bytes::Bytes;
+use bytes::BytesMut;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_runtime::{DataFolder, NodeHandle, PeerListener, RequestError, RuntimeOptions};
@@ -212,11 +212,11 @@ async fn measure(
 ) -> Result<EngineResult, Failure> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + Duration::from_secs(arguments.seconds);
-    let body = Bytes::from(vec![0xa5; arguments.entry_size as usize]);
+    let entry_size = arguments.entry_size as usize;
     let mut proposers = JoinSet::new();
     for _ in 0..arguments.pipeline {
         let replica = replicas[leader].clone();
-        proposers.spawn(propose(replica, body.clone(), batch as usize, begin, end));
+        proposers.spawn(propose(replica, entry_size, batch as usize, begin, end));
     }
     tokio::time::sleep_until(begin.into()).await;
     let process = std::process::id();
@@ -259,7 +259,7 @@ async fn measure(
 /// One proposer: the next batch when the one before is applied.
 async fn propose(
     replica: NodeHandle<()>,
-    body: Bytes,
+    entry_size: usize,
     batch: usize,
     begin: Instant,
     end: Instant,
@@ -271,7 +271,11 @@ async fn propose(
         if begun >= end {
             return (latencies, tally);
         }
-        let bodies = vec![body.clone(); batch];
+        // As a client's request would bring them: all bodies of a batch in one piece of memory, none shared.
+        let mut piece = BytesMut::new();
+        piece.resize(entry_size * batch, 0xa5);
+        let mut piece = piece.freeze();
+        let bodies = (0..batch).map(|_| piece.split_to(entry_size)).collect();
         let results: Vec<Result<(), RequestError>> =
             replica.propose_batch(GROUP, EntryKind::Command, bodies, None).await;
         let now = Instant::now();
