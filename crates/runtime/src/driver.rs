@@ -2,29 +2,29 @@
 //!
 //! ```text
 //!   clients ─┐                       ┌─▶ disk threads ───┐
-//!   streams ─┼─▶ queue ─▶ node ─▶ effects ─▶ streams     ├─▶ queue
-//!   devices ─┘    ▲                  └─▶ machine thread ─┘
-//!                 └── next deadline
+//!   devices ─┴─▶ queue ─▶ node ─▶ effects ─▶ streams     ├─▶ queue
+//!   streams ──────────────▲          └─▶ machine thread ─┘
+//!                         └── next deadline
 //! ```
 //! One round handles all that waits and then executes all effects, so under load many inputs cost one
 //! wake-up, one log write, one message a peer and one apply. The queue is bounded by its sources: clients by
-//! the places of [`Waiters`], streams by the bytes they may leave unhandled, devices by what was asked of
-//! them.
+//! the places of [`Waiters`], devices by what was asked of them. What streams bring stays in their sockets until
+//! this thread reads it.
 
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::folder::DataFolder;
 use crate::handle::NodeNotice;
-use crate::inbound::{Inbound, Replier};
+use crate::inbound::{Inbound, Inbox, Replier};
 use crate::machine::MachineThreads;
 use crate::metrics::Counters;
 use crate::net::Net;
 use crate::published::Published;
-use crate::queue::{Drained, Queue};
-use crate::stream::StreamSide;
+use crate::queue::{Drained, Then};
+use crate::streams::Streams;
 use crate::waiters::Waiters;
 use quorate_consensus::Event;
-use quorate_node::{Answer, Node, NodeEffect, NodeInput, RequestId, StopReason, StreamId};
+use quorate_node::{Answer, Node, NodeEffect, NodeInput, RequestId, StopReason};
 use quorate_types::{GroupId, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,10 +41,11 @@ pub(crate) struct Driver<R> {
     pub(crate) name: String,
     pub(crate) node: Node,
     pub(crate) clock: Clock,
-    pub(crate) queue: Arc<Queue<Inbound>>,
+    pub(crate) queue: Arc<Inbox>,
     pub(crate) disk: Disk,
     pub(crate) machines: BTreeMap<GroupId, MachineThreads>,
     pub(crate) net: Net,
+    pub(crate) streams: Streams,
     pub(crate) waiters: Arc<Waiters<R>>,
     pub(crate) replier: Replier,
     pub(crate) published: Arc<Published>,
@@ -55,9 +56,6 @@ pub(crate) struct Driver<R> {
 
 /// What one round leaves for its end, and what lasts from round to round.
 struct Round {
-    streams: BTreeMap<StreamId, Arc<StreamSide>>,
-    /// Streams that were given frames in this round.
-    touched: Vec<StreamId>,
     /// Answers of this round.
     answers: Vec<(RequestId, Answer)>,
     /// When the status was last published.
@@ -76,8 +74,6 @@ impl<R: Send + 'static> Driver<R> {
             published: Arc::clone(&self.published),
         });
         let mut round = Round {
-            streams: BTreeMap::new(),
-            touched: Vec::new(),
             answers: Vec::new(),
             published_at: self.clock.now(),
             stale: true,
@@ -88,64 +84,77 @@ impl<R: Send + 'static> Driver<R> {
             if let Some(reason) = self.execute_all(&mut round) {
                 break reason;
             }
-            let until = self.wake_at(&round).map(|instant| self.clock.at(instant));
-            let drained = self.queue.drain(&mut inbound, until);
+            let drained = match self.wait(&mut inbound, &round) {
+                Ok(drained) => drained,
+                Err(error) => {
+                    let reason =
+                        format!("the system does not say which sockets are ready: {error}");
+                    break StopReason::Refused(reason);
+                }
+            };
             let now = self.clock.now();
             match drained {
                 Drained::Items => {
-                    self.counters.round_count.add(1);
                     self.counters.input_count.add(inbound.len());
                     round.stale = true;
-                    if self.handle_all(now, &mut inbound, &mut round) == Next::Abort {
+                    if self.handle_all(now, &mut inbound) == Next::Abort {
                         break StopReason::Asked;
                     }
                 }
-                Drained::TimedOut => {}
+                Drained::Nothing => {}
                 // Only this thread closes the queue, further down.
                 Drained::Closed => break StopReason::Asked,
             }
+            self.read_streams(now, &mut round);
+            self.counters.round_count.add(1);
             if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.node.handle(now, NodeInput::Tick);
             }
         };
-        drop(std::mem::take(&mut round.answers));
-        self.finish(reason, round);
+        drop(round);
+        self.finish(reason);
         panicked.take().expect("it is taken once").disarm();
     }
 
-    /// Hands everything that waited to the node.
-    fn handle_all(&mut self, now: Instant, inbound: &mut Vec<Inbound>, round: &mut Round) -> Next {
+    /// Waits for something to do, until the next deadline, and takes what waits in the queue.
+    fn wait(&mut self, inbound: &mut Vec<Inbound>, round: &Round) -> std::io::Result<Drained> {
+        let first = self.queue.take(inbound, Then::Sleep);
+        if first != Drained::Nothing || self.streams.is_ready() {
+            self.streams.wait(Some(Duration::ZERO))?;
+            return Ok(first);
+        }
+        let now = self.clock.now();
+        self.streams.wait(self.wake_at(round).map(|until| until.since(now)))?;
+        Ok(self.queue.take(inbound, Then::GoOn))
+    }
+
+    /// Hands everything that waited in the queue to the node.
+    fn handle_all(&mut self, now: Instant, inbound: &mut Vec<Inbound>) -> Next {
         for one in inbound.drain(..) {
             match one {
-                Inbound::Node(input) => {
-                    match &input {
-                        NodeInput::Frame { stream, frame } => {
-                            if let Some(side) = round.streams.get(stream) {
-                                side.handled(frame);
-                            }
-                        }
-                        NodeInput::StreamClosed { stream, .. } => {
-                            round.streams.remove(stream);
-                        }
-                        NodeInput::Tick
-                        | NodeInput::Request { .. }
-                        | NodeInput::StreamOpened { .. }
-                        | NodeInput::Disk(_)
-                        | NodeInput::Machine { .. }
-                        | NodeInput::Shutdown => {}
-                    }
-                    self.node.handle(now, input);
-                }
-                Inbound::Opened { stream, direction, purpose, side } => {
-                    round.streams.insert(stream, side);
+                Inbound::Node(input) => self.node.handle(now, input),
+                Inbound::Opened { stream, direction, purpose, socket, ended } => {
+                    self.streams.open(stream, socket, ended, now);
                     let opened = NodeInput::StreamOpened { stream, direction, purpose };
                     self.node.handle(now, opened);
                 }
+                Inbound::HangUp(stream) => self.streams.hang_up(stream),
                 Inbound::Status(promise) => drop(promise.send(self.node.status(now))),
                 Inbound::Abort => return Next::Abort,
             }
         }
         Next::Continue
+    }
+
+    /// Hands what came on the streams to the node.
+    fn read_streams(&mut self, now: Instant, round: &mut Round) {
+        let (node, mut count) = (&mut self.node, 0);
+        self.streams.read(now, |input| {
+            node.handle(now, input);
+            count += 1;
+        });
+        self.counters.input_count.add(count);
+        round.stale |= count > 0;
     }
 
     /// Executes every effect; gives the reason when the node stops.
@@ -158,11 +167,7 @@ impl<R: Send + 'static> Driver<R> {
             }
             self.execute(effect, round);
         }
-        for stream in round.touched.drain(..) {
-            if let Some(side) = round.streams.get(&stream) {
-                side.flush();
-            }
-        }
+        self.streams.flush();
         if !round.answers.is_empty() {
             self.replier.deliver(self.waiters.answers(&mut round.answers));
         }
@@ -180,18 +185,9 @@ impl<R: Send + 'static> Driver<R> {
         match effect {
             NodeEffect::Disk(request) => self.disk.submit(request),
             NodeEffect::Dial(addresses) => self.net.dial(addresses),
-            NodeEffect::Send { stream, frame } => {
-                if let Some(side) = round.streams.get(&stream) {
-                    side.push(frame);
-                    if round.touched.last() != Some(&stream) {
-                        round.touched.push(stream);
-                    }
-                }
-            }
+            NodeEffect::Send { stream, frame } => self.streams.push(stream, frame),
             NodeEffect::Close { stream, reason } => {
-                if let Some(side) = round.streams.get(&stream) {
-                    side.close(reason);
-                }
+                self.streams.close(stream, self.clock.now(), reason);
             }
             NodeEffect::Machine { group, request } => {
                 let machine = self.machines.get(&group);
@@ -213,17 +209,15 @@ impl<R: Send + 'static> Driver<R> {
         }
     }
 
-    /// When to go on if nothing comes: at the node's deadline, or when the published status is due.
+    /// When to go on if nothing comes: at a deadline of the node or of a stream, or when the published status is due.
     fn wake_at(&self, round: &Round) -> Option<Instant> {
         let publish = round.stale.then(|| round.published_at + STATUS_INTERVAL);
-        match (self.node.next_deadline(), publish) {
-            (Some(deadline), Some(publish)) => Some(deadline.min(publish)),
-            (deadline, publish) => deadline.or(publish),
-        }
+        let deadlines = [self.node.next_deadline(), self.streams.next_deadline(), publish];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Ends what belongs to the node, in the order of who uses whom.
-    fn finish(self, reason: StopReason, round: Round) {
+    fn finish(self, reason: StopReason) {
         let Driver {
             name,
             node,
@@ -232,6 +226,7 @@ impl<R: Send + 'static> Driver<R> {
             disk,
             machines,
             net,
+            streams,
             waiters,
             published,
             folder,
@@ -239,11 +234,9 @@ impl<R: Send + 'static> Driver<R> {
         } = self;
         published.publish(node.status(clock.now()));
         waiters.stop(&stop_text(&reason));
-        for side in round.streams.values() {
-            side.close("this node stops".to_owned());
-        }
-        net.stop(CLOSE_TIMEOUT);
+        streams.finish(CLOSE_TIMEOUT);
         queue.close();
+        net.stop(CLOSE_TIMEOUT);
         machines.into_values().for_each(MachineThreads::stop);
         disk.stop();
         drop(folder);

@@ -1,7 +1,7 @@
 //! The way to a node that runs: a queue and a one-shot, nothing more.
 
 use crate::clock::Clock;
-use crate::inbound::Inbound;
+use crate::inbound::{Inbound, Inbox};
 use crate::metrics::{Counters, RuntimeMetrics};
 use crate::published::Published;
 use crate::queue::Queue;
@@ -85,7 +85,7 @@ impl<R> Clone for NodeHandle<R> {
 #[derive(Debug)]
 pub(crate) struct Inner<R> {
     pub(crate) clock: Clock,
-    pub(crate) queue: Arc<Queue<Inbound>>,
+    pub(crate) queue: Arc<Inbox>,
     pub(crate) waiters: Arc<Waiters<R>>,
     pub(crate) published: Arc<Published>,
     pub(crate) counters: Arc<Counters>,

@@ -1,27 +1,34 @@
 //! What reaches the node's thread, and how answers leave for clients.
 
-use crate::stream::StreamSide;
+use crate::queue::Queue;
 use crate::waiters::Delivery;
 use quorate_node::{NodeInput, NodeStatus, StreamDirection, StreamId, StreamPurpose};
-use std::sync::Arc;
+use std::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Below this many, answers are given by the thread that has them.
 const DELIVERIES_DIRECT_MAX: usize = 2;
 
+/// The queue of the node's thread, which sleeps among its streams.
+pub(crate) type Inbox = Queue<Inbound, mio::Waker>;
+
 /// What the node's thread is told.
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// For the node itself.
     Node(NodeInput),
-    /// A stream was opened; the node is told its name and this thread keeps its near side.
+    /// A connection was made; from here on this thread carries it.
     Opened {
         stream: StreamId,
         direction: StreamDirection,
         purpose: StreamPurpose,
-        side: Arc<StreamSide>,
+        socket: TcpStream,
+        /// Dropped when the stream has ended.
+        ended: oneshot::Sender<()>,
     },
+    /// A stream is not wanted any more.
+    HangUp(StreamId),
     /// Somebody wants the status as of now.
     Status(oneshot::Sender<NodeStatus>),
     /// Stop at once, as if the process had been killed.

@@ -6,13 +6,13 @@
 //!
 //! ```text
 //!   thread        does                                     waits for
-//!   <name>-node   the node: every decision                 input, or its next deadline
+//!   <name>-node   the node: every decision, every stream   input, or its next deadline
 //!   <name>-log    log writes and their syncs               the device
 //!   <name>-disk   allocation, reads, renames, deletes      the device
 //!   <name>-apply  the state machine, replies to clients    the engine
 //!   <name>-sync   the engine's syncs                       the device
 //!   engine-flush  what the engine gathered in memory       the device
-//!   (tokio)       streams to and from peers                the network
+//!   (tokio)       dialling and accepting peers             the network
 //! ```
 
 #![expect(
@@ -39,6 +39,7 @@ mod published;
 mod queue;
 mod start;
 mod stream;
+mod streams;
 mod waiters;
 
 pub use clock::Clock;

@@ -3,9 +3,9 @@
 //! Its queue is bounded by the node, which keeps one request of each kind in flight beside applies, and by
 //! the replica, which stops taking proposals when too much is committed and not applied.
 
-use crate::inbound::{Inbound, Replier};
+use crate::inbound::{Inbound, Inbox, Replier};
 use crate::metrics::Counters;
-use crate::queue::{Drained, Queue};
+use crate::queue::Queue;
 use crate::waiters::Waiters;
 use quorate_node::{CommittedFor, MachineDone, MachineRequest, NodeInput, RequestId};
 use quorate_types::{
@@ -18,7 +18,7 @@ use std::time::Instant;
 /// Where a machine reports to.
 pub(crate) struct Reports<R> {
     pub(crate) group: GroupId,
-    pub(crate) queue: Arc<Queue<Inbound>>,
+    pub(crate) queue: Arc<Inbox>,
     pub(crate) waiters: Arc<Waiters<R>>,
     pub(crate) replier: Replier,
     pub(crate) counters: Arc<Counters>,
@@ -86,7 +86,7 @@ impl<R> Drop for PanicReport<R> {
 
 fn run_syncs<R>(syncs: &Queue<(Syncer, Applied)>, reports: &Reports<R>) {
     let mut waiting = Vec::new();
-    while syncs.drain(&mut waiting, None) != Drained::Closed {
+    while syncs.drain(&mut waiting) {
         // One sync covers everything applied before it, so the latest request stands for all that wait.
         if let Some((syncer, applied)) = waiting.drain(..).next_back() {
             let begin = Instant::now();
@@ -111,7 +111,7 @@ struct Worker<M: StateMachine> {
 impl<M: StateMachine> Worker<M> {
     fn run(mut self, requests: &Queue<MachineRequest>) {
         let mut waiting = Vec::new();
-        while requests.drain(&mut waiting, None) != Drained::Closed {
+        while requests.drain(&mut waiting) {
             for request in waiting.drain(..) {
                 if self.execute(request).is_err() {
                     requests.close();

@@ -3,27 +3,59 @@
 //! The consumer takes everything that waits with one swap, and is woken only when it sleeps: under load
 //! a push costs one uncontended lock and no system call. The queue itself has no limit; who pushes says in
 //! its own module what bounds it.
+//!
+//! Most consumers wait for nothing but their queue. The node's thread also waits for its streams: it looks into
+//! its queue with [`Queue::take`] and sleeps elsewhere, where a [`mio::Waker`] finds it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-/// How a wait ended.
+/// How a look into a queue ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
     /// There is something to do.
     Items,
-    /// The moment came and nothing else did.
-    TimedOut,
+    /// There is nothing to do yet.
+    Nothing,
     /// The queue is closed and empty.
     Closed,
 }
 
+/// What the consumer does when nothing waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It goes to sleep: the next push wakes it.
+    Sleep,
+    /// It comes back by itself.
+    GoOn,
+}
+
+/// Wakes a consumer that sleeps.
+pub(crate) trait Wake {
+    /// Wakes the consumer, or keeps it from falling asleep.
+    fn wake(&self);
+}
+
+impl Wake for Condvar {
+    fn wake(&self) {
+        self.notify_one();
+    }
+}
+
+impl Wake for mio::Waker {
+    fn wake(&self) {
+        if let Err(error) = mio::Waker::wake(self) {
+            // It wakes at its next deadline.
+            tracing::error!(%error, "cannot wake the node's thread");
+        }
+    }
+}
+
 /// A queue from many threads to one.
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<T, W = Condvar> {
     state: Mutex<State<T>>,
     /// Wakes the consumer.
-    wake: Condvar,
+    wake: W,
 }
 
 #[derive(Debug)]
@@ -36,10 +68,10 @@ struct State<T> {
     closed: bool,
 }
 
-impl<T> Queue<T> {
-    pub(crate) fn new() -> Queue<T> {
+impl<T, W: Wake> Queue<T, W> {
+    pub(crate) fn with(wake: W) -> Queue<T, W> {
         let state = State { items: Vec::new(), asleep: false, closed: false };
-        Queue { state: Mutex::new(state), wake: Condvar::new() }
+        Queue { state: Mutex::new(state), wake }
     }
 
     /// A thread that panicked while it held the lock left the list whole: every change is one call.
@@ -77,39 +109,17 @@ impl<T> Queue<T> {
         let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
-            self.wake.notify_one();
+            self.wake.wake();
         }
     }
 
-    /// Takes all that waits into `into`, which must be empty; waits for something until `until`, or for
-    /// ever without it.
-    pub(crate) fn drain(&self, into: &mut Vec<T>, until: Option<Instant>) -> Drained {
-        assert!(into.is_empty(), "what was drained before is dealt with first");
+    /// Takes all that waits into `into`, which must be empty.
+    pub(crate) fn take(&self, into: &mut Vec<T>, then: Then) -> Drained {
+        assert!(into.is_empty(), "what was taken before is dealt with first");
         let mut state = self.lock();
-        loop {
-            if !state.items.is_empty() {
-                std::mem::swap(&mut state.items, into);
-                return Drained::Items;
-            }
-            if state.closed {
-                return Drained::Closed;
-            }
-            state.asleep = true;
-            state = match until {
-                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let now = Instant::now();
-                    if until <= now {
-                        state.asleep = false;
-                        return Drained::TimedOut;
-                    }
-                    self.wake
-                        .wait_timeout(state, until - now)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
-        }
+        let taken = state.take(into);
+        state.asleep = taken == Drained::Nothing && then == Then::Sleep;
+        taken
     }
 
     /// Drops what is pushed from now on. What waits is still given out.
@@ -125,11 +135,46 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T> State<T> {
+    fn take(&mut self, into: &mut Vec<T>) -> Drained {
+        if !self.items.is_empty() {
+            std::mem::swap(&mut self.items, into);
+            Drained::Items
+        } else if self.closed {
+            Drained::Closed
+        } else {
+            Drained::Nothing
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Queue<T> {
+        Queue::with(Condvar::new())
+    }
+
+    /// Takes all that waits into `into`, which must be empty; waits for something, and is false when the queue is
+    /// closed and empty.
+    pub(crate) fn drain(&self, into: &mut Vec<T>) -> bool {
+        assert!(into.is_empty(), "what was drained before is dealt with first");
+        let mut state = self.lock();
+        loop {
+            match state.take(into) {
+                Drained::Items => return true,
+                Drained::Closed => return false,
+                Drained::Nothing => {
+                    state.asleep = true;
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::time::Duration;
 
     #[test]
     fn a_sleeping_consumer_is_woken_and_takes_all() {
@@ -137,22 +182,47 @@ mod tests {
         let producer = Arc::clone(&queue);
         let thread = std::thread::spawn(move || producer.push_all(&mut vec![1, 2, 3]));
         let mut items = Vec::new();
-        assert_eq!(queue.drain(&mut items, None), Drained::Items);
+        assert!(queue.drain(&mut items));
         assert_eq!(items, [1, 2, 3]);
         assert!(thread.join().expect("no panic"));
     }
 
     #[test]
-    fn a_wait_ends_at_its_moment_and_a_closed_queue_gives_out_the_rest() {
+    fn only_a_consumer_that_sleeps_is_woken() {
+        #[derive(Default)]
+        struct Woken(Mutex<usize>);
+        impl Wake for Woken {
+            fn wake(&self) {
+                *self.0.lock().expect("no panic") += 1;
+            }
+        }
+        let queue = Queue::with(Woken::default());
+        let woken = || *queue.wake.0.lock().expect("no panic");
+        let mut items = Vec::new();
+        assert_eq!(queue.take(&mut items, Then::GoOn), Drained::Nothing);
+        queue.push(1);
+        assert_eq!(woken(), 0);
+        assert_eq!(queue.take(&mut items, Then::Sleep), Drained::Items);
+        assert_eq!(std::mem::take(&mut items), [1]);
+        queue.push(2);
+        assert_eq!(woken(), 0, "it has not been told that nothing waits");
+        assert_eq!(queue.take(&mut items, Then::Sleep), Drained::Items);
+        assert_eq!(std::mem::take(&mut items), [2]);
+        assert_eq!(queue.take(&mut items, Then::Sleep), Drained::Nothing);
+        queue.push(3);
+        queue.push(4);
+        assert_eq!(woken(), 1, "once is enough");
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_the_rest() {
         let queue = Queue::new();
         let mut items = Vec::new();
-        let soon = Instant::now() + Duration::from_millis(5);
-        assert_eq!(queue.drain(&mut items, Some(soon)), Drained::TimedOut);
         queue.push(1);
         queue.close();
         assert!(!queue.push(2));
-        assert_eq!(queue.drain(&mut items, None), Drained::Items);
+        assert!(queue.drain(&mut items));
         assert_eq!(std::mem::take(&mut items), [1]);
-        assert_eq!(queue.drain(&mut items, None), Drained::Closed);
+        assert!(!queue.drain(&mut items));
     }
 }

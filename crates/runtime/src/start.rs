@@ -12,6 +12,7 @@ use crate::metrics::Counters;
 use crate::net::Net;
 use crate::published::Published;
 use crate::queue::Queue;
+use crate::streams::Streams;
 use crate::waiters::Waiters;
 use quorate_consensus::{Limits, Timing};
 use quorate_node::{Node, NodeInput, NodeOptions, OpenError};
@@ -128,8 +129,9 @@ pub fn start<M: StateMachine + 'static>(
     let applied = BTreeMap::from([(GroupId(0), machine.applied())]);
     let node = Node::open(clock.now(), node_options, &options.folder.reader(), applied)?;
 
-    let queue = Arc::new(Queue::new());
     let counters = Arc::new(Counters::default());
+    let (streams, waker) = Streams::new(Arc::clone(&counters)).map_err(StartError::System)?;
+    let queue = Arc::new(Queue::with(waker));
     let waiters = Arc::new(Waiters::new());
     let replier = Replier(runtime.clone());
     let published = Arc::new(Published::new(node.status(clock.now())));
@@ -168,6 +170,7 @@ pub fn start<M: StateMachine + 'static>(
         disk,
         machines: BTreeMap::from([(GroupId(0), threads)]),
         net,
+        streams,
         waiters,
         replier,
         published,

@@ -1,31 +1,23 @@
-//! One stream: a socket, the frames that wait to be sent on it, and the task that carries both directions.
+//! One stream: a socket, the frames that wait to be sent on it, and what came of the next frame.
 
-use crate::inbound::Inbound;
 use crate::metrics::Counters;
-use crate::net::Context;
 use bytes::{Buf, BytesMut};
-use quorate_node::{NodeInput, StreamId, StreamPurpose};
-use quorate_types::{FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameHeader};
+use mio::net::TcpStream;
+use quorate_types::{FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameHeader, Instant};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
 
 /// Bytes that may wait to be sent on one stream: the window of a group's entries twice over, and room for one
 /// frame of the largest size. Above it what comes last is dropped; protocols expect loss.
 const SEND_QUEUE_SIZE_MAX: usize = 32 * 1024 * 1024;
 
-/// Bytes read from one stream that may wait for the node's thread; above it the stream reads no further.
-const RECEIVE_QUEUE_SIZE_MAX: usize = 32 * 1024 * 1024;
-
-/// How long a peer may take from the connection to its first frame, which is its hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take from the connection to its first frame, which is its hello; and how long it may take
+/// to read the last that is said on a stream.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The largest payload before the first frame was accepted: far above any hello.
 const HELLO_SIZE_MAX: usize = 64 * 1024;
@@ -33,363 +25,217 @@ const HELLO_SIZE_MAX: usize = 64 * 1024;
 /// Frames are gathered into one write up to about this size.
 const WRITE_SIZE_MAX: usize = 256 * 1024;
 
-/// Room for one read: several small frames, or a good part of a large one.
-const READ_SIZE: usize = 32 * 1024;
-
-/// A read gets more room when less than this is left.
-const READ_SIZE_MIN: usize = 4 * 1024;
-
-/// What opens a connection, before the byte for its purpose.
-const PREAMBLE: [u8; 3] = *b"Qr\0";
-
-/// Says what a connection is for; first on it.
-pub(crate) async fn write_preamble(
-    socket: &mut TcpStream,
-    purpose: StreamPurpose,
-) -> std::io::Result<()> {
-    let purpose = match purpose {
-        StreamPurpose::Messages => 1,
-        StreamPurpose::Bulk => 2,
-    };
-    socket.write_all(&[PREAMBLE[0], PREAMBLE[1], PREAMBLE[2], purpose]).await
-}
-
-/// Reads what a connection is for.
-pub(crate) async fn read_preamble(socket: &mut TcpStream) -> Result<StreamPurpose, String> {
-    let mut preamble = [0; 4];
-    match timeout_at(Instant::now() + HELLO_TIMEOUT, socket.read_exact(&mut preamble)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("nothing was said".to_owned()),
-    }
-    if preamble[..3] != PREAMBLE {
-        return Err(format!("not Quorate's peer protocol: first bytes {preamble:02x?}"));
-    }
-    match preamble[3] {
-        1 => Ok(StreamPurpose::Messages),
-        2 => Ok(StreamPurpose::Bulk),
-        other => Err(format!("a stream for the unknown purpose {other}")),
-    }
-}
-
-/// What the node's thread and the stream's task share.
-#[derive(Debug)]
-pub(crate) struct StreamSide {
-    socket: TcpStream,
-    outbox: Mutex<Outbox>,
-    /// Wakes the stream's task when what waits could not be written at once.
-    blocked: Notify,
-    /// Bytes read and not yet handled by the node's thread.
-    unhandled: AtomicUsize,
-    /// Wakes the stream's task when `unhandled` is low again.
-    handled: Notify,
-    counters: Arc<Counters>,
-}
-
-#[derive(Debug, Default)]
-struct Outbox {
-    /// What waits, oldest first.
-    frames: VecDeque<Frame>,
-    /// Encoded frames, of which the beginning may have been written.
-    buffer: BytesMut,
-    /// Bytes that wait in `frames` and `buffer`.
-    size: usize,
-    /// Set when the stream is to end after what waits.
-    closing: Option<String>,
-}
+/// Bytes read from one stream before the others, and the node, have their turn.
+const READ_TURN_SIZE: usize = 1024 * 1024;
 
 /// What became of what waited to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
+pub(crate) enum Written {
     /// Nothing waits.
     All,
     /// The socket takes no more for now.
     Blocked,
 }
 
+/// Whether a socket may have more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MoreToRead {
+    /// It must be read again without waiting for word from the system.
+    Yes,
+    /// The system says when there is.
+    No,
+}
+
+/// A stream, owned by the node's thread.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) socket: TcpStream,
+    /// Frames that wait to be sent, oldest first.
+    frames: VecDeque<Frame>,
+    /// Encoded frames, of which the beginning may have been written.
+    encoded: BytesMut,
+    /// Bytes that wait in `frames` and `encoded`.
+    unsent_size: usize,
+    /// What was read and is not a whole frame yet.
+    partial: BytesMut,
+    /// Whether the system said that the peer closed: then even a read that does not fill its room is not the last.
+    pub(crate) is_read_closed: bool,
+    /// The largest payload that is taken.
+    payload_max: usize,
+    /// Why the stream is to end after what waits.
+    closing: Option<String>,
+    /// When the stream ends unless a first frame came, or unless all was sent.
+    pub(crate) deadline: Option<Instant>,
+    /// Dropped with the stream, for whoever dialled it.
+    _ended: oneshot::Sender<()>,
+    counters: Arc<Counters>,
+}
+
 fn frame_size(frame: &Frame) -> usize {
     FRAME_HEADER_SIZE + frame.payload.len()
 }
 
-impl StreamSide {
-    pub(crate) fn new(socket: TcpStream, counters: Arc<Counters>) -> StreamSide {
-        StreamSide {
+impl Stream {
+    pub(crate) fn new(
+        socket: TcpStream,
+        ended: oneshot::Sender<()>,
+        now: Instant,
+        counters: Arc<Counters>,
+    ) -> Stream {
+        Stream {
             socket,
-            outbox: Mutex::default(),
-            blocked: Notify::new(),
-            unhandled: AtomicUsize::new(0),
-            handled: Notify::new(),
+            frames: VecDeque::new(),
+            encoded: BytesMut::new(),
+            unsent_size: 0,
+            partial: BytesMut::new(),
+            is_read_closed: false,
+            payload_max: HELLO_SIZE_MAX,
+            closing: None,
+            deadline: Some(now + PATIENCE),
+            _ended: ended,
             counters,
         }
     }
 
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Queues a frame, or drops it when too much waits. Nothing is written yet.
-    pub(crate) fn push(&self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         let size = frame_size(&frame);
-        let mut outbox = self.outbox();
-        if outbox.closing.is_some() || outbox.size + size > SEND_QUEUE_SIZE_MAX {
-            drop(outbox);
+        if self.closing.is_some() || self.unsent_size + size > SEND_QUEUE_SIZE_MAX {
             self.counters.dropped_count.add(1);
             return;
         }
-        outbox.size += size;
-        outbox.frames.push_back(frame);
-        drop(outbox);
+        self.unsent_size += size;
+        self.frames.push_back(frame);
         self.counters.send_queue_size.add(size);
     }
 
-    /// Writes what waits as far as the socket takes it without waiting, on the calling thread: most of the time
-    /// that is all of it, and no other thread has to be woken. The stream's task writes the rest.
-    pub(crate) fn flush(&self) {
-        let mut outbox = self.outbox();
-        // After an error the task finds the same and ends the stream.
-        if !matches!(self.write(&mut outbox), Ok(Written::All)) {
-            self.blocked.notify_one();
-        }
-    }
-
     /// Ends the stream after what waits.
-    pub(crate) fn close(&self, reason: String) {
-        self.outbox().closing.get_or_insert(reason);
-        self.blocked.notify_one();
-    }
-
-    /// Says that the node's thread has dealt with a frame.
-    pub(crate) fn handled(&self, frame: &Frame) {
-        let size = frame_size(frame);
-        let before = self.unhandled.fetch_sub(size, Ordering::AcqRel);
-        if before > RECEIVE_QUEUE_SIZE_MAX && before - size <= RECEIVE_QUEUE_SIZE_MAX {
-            self.handled.notify_one();
+    pub(crate) fn close(&mut self, now: Instant, reason: String) {
+        if self.closing.is_none() {
+            self.closing = Some(reason);
+            self.deadline = Some(now + PATIENCE);
         }
     }
 
-    /// Writes until nothing waits or the socket takes no more; never waits.
-    fn write(&self, outbox: &mut Outbox) -> std::io::Result<Written> {
+    /// Why the stream ends now that its deadline has come.
+    pub(crate) fn overdue(&mut self) -> String {
+        self.closing.take().unwrap_or_else(|| "no hello came in time".to_owned())
+    }
+
+    /// Writes as far as the socket takes it without waiting.
+    ///
+    /// # Errors
+    /// Gives the reason when the stream has ended.
+    pub(crate) fn write(&mut self) -> Result<Written, String> {
         loop {
-            if outbox.buffer.is_empty() && !self.fill(outbox) {
-                return Ok(Written::All);
+            if self.encoded.is_empty() && !self.fill() {
+                return self.closing.take().map_or(Ok(Written::All), Err);
             }
-            match self.socket.try_write(&outbox.buffer) {
+            match self.socket.write(&self.encoded) {
                 Ok(size) => {
-                    outbox.buffer.advance(size);
-                    outbox.size -= size;
+                    self.encoded.advance(size);
+                    self.unsent_size -= size;
                     self.counters.send_queue_size.sub(size);
                     self.counters.sent_size.add(size);
                     self.counters.send_call_count.add(1);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(Written::Blocked);
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Blocked),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.to_string()),
             }
         }
     }
 
     /// Encodes what waits for one write; false when nothing waits.
-    fn fill(&self, outbox: &mut Outbox) -> bool {
-        if outbox.buffer.capacity() > 4 * WRITE_SIZE_MAX {
+    fn fill(&mut self) -> bool {
+        if self.encoded.capacity() > 4 * WRITE_SIZE_MAX {
             // One large frame is no reason to keep its room for ever.
-            outbox.buffer = BytesMut::new();
+            self.encoded = BytesMut::new();
         }
         let mut count = 0;
-        while let Some(frame) = outbox.frames.front() {
-            let size = outbox.buffer.len() + frame_size(frame);
+        while let Some(frame) = self.frames.front() {
+            let size = self.encoded.len() + frame_size(frame);
             if count > 0 && size > WRITE_SIZE_MAX {
                 break;
             }
-            frame.encode(&mut outbox.buffer);
-            outbox.frames.pop_front();
+            frame.encode(&mut self.encoded);
+            self.frames.pop_front();
             count += 1;
         }
         self.counters.sent_count.add(count);
         count > 0
     }
-}
 
-impl Drop for StreamSide {
-    fn drop(&mut self) {
-        let left = self.outbox().size;
-        self.counters.send_queue_size.sub(left);
-    }
-}
-
-/// Carries one stream until it ends.
-#[derive(Debug)]
-pub(crate) struct StreamTask {
-    id: StreamId,
-    side: Arc<StreamSide>,
-    context: Context,
-    stop: watch::Receiver<()>,
-}
-
-impl StreamTask {
-    pub(crate) fn new(
-        id: StreamId,
-        side: Arc<StreamSide>,
-        context: Context,
-        stop: watch::Receiver<()>,
-    ) -> StreamTask {
-        StreamTask { id, side, context, stop }
-    }
-
-    /// Reads and writes until either ends, then tells the node.
-    pub(crate) async fn run(mut self) {
-        let reason = tokio::select! {
-            reason = receive(self.id, &self.side, &self.context) => reason,
-            reason = send(&self.side) => reason,
-            _ = self.stop.changed() => "this node closes its streams".to_owned(),
-        };
-        // The node's thread may hold its side a little longer; the peer should know now.
-        drop(socket2::SockRef::from(&self.side.socket).shutdown(Shutdown::Both));
-        self.context.queue.push(Inbound::Node(NodeInput::StreamClosed { stream: self.id, reason }));
-    }
-}
-
-/// Writes what the node's thread could not write at once; gives the reason of the end.
-async fn send(side: &StreamSide) -> String {
-    loop {
-        side.blocked.notified().await;
-        loop {
-            let (written, closing) = {
-                let mut outbox = side.outbox();
-                (side.write(&mut outbox), outbox.closing.clone())
+    /// Reads what is there, up to one turn's worth, and hands out whole frames. `scratch` is what one call reads
+    /// into.
+    ///
+    /// # Errors
+    /// Gives the reason when the stream has ended.
+    pub(crate) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        frames: &mut Vec<Frame>,
+    ) -> Result<MoreToRead, String> {
+        let mut turn = 0;
+        while turn < READ_TURN_SIZE {
+            let size = match self.socket.read(scratch) {
+                Ok(0) => return Err("the peer closed the stream".to_owned()),
+                Ok(size) => size,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(MoreToRead::No),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.to_string()),
             };
-            match (written, closing) {
-                (Ok(Written::All), None) => break,
-                (Ok(Written::All), Some(reason)) => return reason,
-                (Ok(Written::Blocked), _) => {
-                    if let Err(error) = side.socket.writable().await {
-                        return error.to_string();
-                    }
-                }
-                (Err(error), _) => return error.to_string(),
+            self.partial.extend_from_slice(&scratch[..size]);
+            self.take_frames(frames)?;
+            if size < scratch.len() && !self.is_read_closed {
+                // The socket is empty; the system tells of what comes next, or of the end.
+                return Ok(MoreToRead::No);
             }
+            turn += size;
         }
+        Ok(MoreToRead::Yes)
     }
-}
 
-/// Reads frames and hands them to the node's thread, many a wake-up; gives the reason of the end.
-async fn receive(id: StreamId, side: &StreamSide, context: &Context) -> String {
-    let mut buffer = BytesMut::with_capacity(READ_SIZE);
-    let mut inputs = Vec::new();
-    let mut payload_max = HELLO_SIZE_MAX;
-    let mut hello_deadline = Some(Instant::now() + HELLO_TIMEOUT);
-    loop {
-        let read = match hello_deadline {
-            None => read(&side.socket, &mut buffer).await,
-            Some(deadline) => match timeout_at(deadline, read(&side.socket, &mut buffer)).await {
-                Ok(read) => read,
-                Err(_) => return "no hello came in time".to_owned(),
-            },
-        };
-        match read {
-            Ok(0) => return "the peer closed the stream".to_owned(),
-            Ok(_) => {}
-            Err(error) => return error.to_string(),
-        }
-        let before = inputs.len();
-        let mut size = 0;
-        let result = take_frames(&mut buffer, &mut payload_max, |frame| {
-            size += frame_size(&frame);
-            inputs.push(Inbound::Node(NodeInput::Frame { stream: id, frame }));
-        });
-        let count = inputs.len() - before;
-        if count > 0 {
-            hello_deadline = None;
-            context.counters.received_count.add(count);
-            context.counters.received_size.add(size);
-            side.unhandled.fetch_add(size, Ordering::AcqRel);
-            context.queue.push_all(&mut inputs);
-        }
-        match result {
-            Ok(room) => buffer.reserve(room),
-            Err(reason) => {
-                context.counters.malformed_count.add(1);
-                let address = side.socket.peer_addr();
-                let peer = address.map_or_else(|_| "?".to_owned(), |address| address.to_string());
-                tracing::warn!(peer, "closes a stream that carries no frames of ours: {reason}");
-                return reason;
+    /// Takes every whole frame off what was read. The first frame of a stream lifts the limit for those behind it.
+    fn take_frames(&mut self, frames: &mut Vec<Frame>) -> Result<(), String> {
+        while let Some(header) = self.partial.first_chunk::<FRAME_HEADER_SIZE>() {
+            let header =
+                FrameHeader::decode(header).map_err(|error| self.malformed(error.to_string()))?;
+            if header.payload_size > self.payload_max {
+                return Err(self.malformed(format!("a hello of {} bytes", header.payload_size)));
             }
+            let size = FRAME_HEADER_SIZE + header.payload_size;
+            if self.partial.len() < size {
+                return Ok(());
+            }
+            self.partial.advance(FRAME_HEADER_SIZE);
+            let payload = self.partial.split_to(header.payload_size).freeze();
+            let frame =
+                header.with_payload(payload).map_err(|error| self.malformed(error.to_string()))?;
+            self.payload_max = FRAME_PAYLOAD_MAX;
+            if self.closing.is_none() {
+                self.deadline = None;
+            }
+            self.counters.received_count.add(1);
+            self.counters.received_size.add(size);
+            frames.push(frame);
         }
-        while side.unhandled.load(Ordering::Acquire) > RECEIVE_QUEUE_SIZE_MAX {
-            side.handled.notified().await;
-        }
+        Ok(())
+    }
+
+    fn malformed(&self, reason: String) -> String {
+        self.counters.malformed_count.add(1);
+        let address = self.socket.peer_addr();
+        let peer = address.map_or_else(|_| "?".to_owned(), |address| address.to_string());
+        tracing::warn!(peer, "closes a stream that carries no frames of ours: {reason}");
+        reason
     }
 }
 
-/// Reads what is there, waiting until something is.
-async fn read(socket: &TcpStream, buffer: &mut BytesMut) -> std::io::Result<usize> {
-    loop {
-        match socket.try_read_buf(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.readable().await?,
-            done => return done,
-        }
-    }
-}
-
-/// Takes every whole frame off the front; gives how much room the next read should have. The first frame of a
-/// stream lifts the limit for those behind it.
-fn take_frames(
-    buffer: &mut BytesMut,
-    payload_max: &mut usize,
-    mut each: impl FnMut(Frame),
-) -> Result<usize, String> {
-    loop {
-        let Some(header) = buffer.first_chunk::<FRAME_HEADER_SIZE>() else {
-            return Ok(room(buffer, READ_SIZE_MIN));
-        };
-        let header = FrameHeader::decode(header).map_err(|error| error.to_string())?;
-        if header.payload_size > *payload_max {
-            return Err(format!("a hello of {} bytes", header.payload_size));
-        }
-        let size = FRAME_HEADER_SIZE + header.payload_size;
-        if buffer.len() < size {
-            return Ok(room(buffer, size - buffer.len()));
-        }
-        buffer.advance(FRAME_HEADER_SIZE);
-        let payload = buffer.split_to(header.payload_size).freeze();
-        *payload_max = FRAME_PAYLOAD_MAX;
-        each(header.with_payload(payload).map_err(|error| error.to_string())?);
-    }
-}
-
-/// Room grows with what has come, not with what a header announces.
-fn room(buffer: &BytesMut, needed: usize) -> usize {
-    let spare = buffer.capacity() - buffer.len();
-    if spare >= needed { 0 } else { needed.max(READ_SIZE).min(buffer.len().max(READ_SIZE)) }
-}
-
-/// Counts the tasks that run.
-#[derive(Debug, Default)]
-pub(crate) struct Alive {
-    count: Mutex<usize>,
-    none: Condvar,
-}
-
-/// One task that runs.
-#[derive(Debug)]
-pub(crate) struct AliveGuard(Arc<Alive>);
-
-impl Alive {
-    pub(crate) fn enter(alive: &Arc<Alive>) -> AliveGuard {
-        *alive.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        AliveGuard(Arc::clone(alive))
-    }
-
-    pub(crate) fn wait_for_none(&self, limit: Duration) {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.none.wait_timeout_while(count, limit, |count| *count > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Drop for AliveGuard {
+impl Drop for Stream {
     fn drop(&mut self) {
-        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.none.notify_all();
+        self.counters.send_queue_size.sub(self.unsent_size);
+        // The peer should know even while somebody still holds a copy of the socket.
+        drop(self.socket.shutdown(Shutdown::Both));
     }
 }
