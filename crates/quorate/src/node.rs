@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use quorate_etcd::Door;
 use quorate_node::StopReason;
 use quorate_runtime::{
-    DataFolder, EngineOptions, FjallEngine, NodeHandle, PeerListener, RuntimeOptions,
+    DataFolder, DiskEngine, EngineOptions, NodeHandle, PeerListener, RuntimeOptions,
 };
 use quorate_store::Store;
 use quorate_store::etcd::Reply;
@@ -66,7 +66,7 @@ impl RunningNode {
             DataFolder::lock(&settings.data_dir, &owner).map_err(|error| failed(&error))?;
         let engine_folder = settings.data_dir.join(ENGINE_FOLDER);
         let engine =
-            FjallEngine::open(&engine_folder, EngineOptions::default()).map_err(|error| {
+            DiskEngine::open(&engine_folder, EngineOptions::default()).map_err(|error| {
                 Failure::Failed(format!("the engine in {}: {error}", engine_folder.display()))
             })?;
         let store = Store::open(engine, GroupId(0)).map_err(|error| failed(&error))?;

@@ -2,13 +2,13 @@
 //! `cargo run --release -p quorate-runtime --example engine_cost -- [puts] [batch,batch,...] [folder]`.
 //!
 //! Puts 256 B values over 100,000 keys in batches as the log would give them, with a sync after each second,
-//! then reads.
+//! then reads. What is left to do in the background is waited for and counted.
 
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
 #![expect(clippy::disallowed_types, reason = "it measures with the operating system's clock")]
 
 use bytes::Bytes;
-use quorate_runtime::{EngineOptions, FjallEngine};
+use quorate_runtime::{DiskEngine, EngineOptions};
 use quorate_store::etcd::{Command, PutRequest, RangeRequest};
 use quorate_store::{Store, StoreReader};
 use quorate_types::{
@@ -47,14 +47,14 @@ fn main() {
 }
 
 struct Run {
-    store: Store<FjallEngine>,
-    reader: StoreReader<FjallEngine>,
+    store: Store<DiskEngine>,
+    reader: StoreReader<DiskEngine>,
     index: u64,
 }
 
 impl Run {
     fn open(folder: &Path) -> Run {
-        let engine = FjallEngine::open(folder, EngineOptions::default()).expect("it opens");
+        let engine = DiskEngine::open(folder, EngineOptions::default()).expect("it opens");
         let store = Store::open(engine, GroupId(0)).expect("it opens");
         let index = store.applied().position.index.0;
         Run { reader: store.reader(), store, index }
@@ -82,38 +82,44 @@ impl Run {
     fn puts(&mut self, count: usize, batch: usize) {
         let syncs = Syncs::start(self.store.syncer());
         let mut slowest = Duration::ZERO;
-        let before = processor_time();
+        let before = Used::now();
         let begin = Instant::now();
+        let mut made = Duration::ZERO;
         for _ in 0..count.div_ceil(batch) {
+            let begin = Used::own();
             let entries: Vec<Committed> = (0..batch).map(|_| self.entry()).collect();
+            made += Used::own() - begin;
             let begin = Instant::now();
             self.store.apply(&entries).expect("applied");
             slowest = slowest.max(begin.elapsed());
         }
-        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let elapsed = begin.elapsed();
         let syncs = syncs.stop();
+        let used = Used::settled();
         println!(
-            "put  batch {batch:3}: {:6.2} us of a core each, {:6.2} us elapsed, slowest batch {slowest:?}, {syncs}",
-            each(used, count),
+            "put  batch {batch:3}: apply {:5.2} us, background {:5.2} us of a core each; {:6.2} us elapsed, \
+             slowest batch {slowest:?}, {syncs}",
+            each((used.own - before.own).saturating_sub(made), count),
+            each(used.others - before.others, count),
             each(elapsed, count),
         );
     }
 
     fn gets(&mut self, count: usize, keys: usize, name: &str) {
-        let (before, begin) = (processor_time(), Instant::now());
+        let (before, begin) = (Used::own(), Instant::now());
         for number in 0..count {
             let key = key(random(number) % keys);
             let request = RangeRequest { key, ..RangeRequest::default() };
             let found = self.reader.range(&request).expect("read");
             assert!(found.count <= 1, "one key was asked for");
         }
-        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let (elapsed, used) = (begin.elapsed(), Used::own() - before);
         let (used, elapsed) = (each(used, count), each(elapsed, count));
         println!("get  {name}: {used:6.2} us of a core each, {elapsed:6.2} us elapsed");
     }
 
     fn ranges(&mut self, count: usize) {
-        let (before, begin) = (processor_time(), Instant::now());
+        let (before, begin) = (Used::own(), Instant::now());
         for number in 0..count {
             let first = random(number) % (KEY_COUNT - 100);
             let request =
@@ -121,7 +127,7 @@ impl Run {
             let found = self.reader.range(&request).expect("read");
             assert!(found.count > 50, "most keys were put");
         }
-        let (elapsed, used) = (begin.elapsed(), processor_time() - before);
+        let (elapsed, used) = (begin.elapsed(), Used::own() - before);
         let (used, elapsed) = (each(used, count), each(elapsed, count));
         println!("range of 100: {used:6.2} us of a core each, {elapsed:6.2} us elapsed");
     }
@@ -173,14 +179,45 @@ fn each(duration: Duration, count: usize) -> f64 {
     duration.as_secs_f64() * 1e6 / count as f64
 }
 
-/// What all threads of this process used of the processors so far.
-fn processor_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/stat").expect("this is Linux");
-    let fields: Vec<&str> =
-        text.rsplit(')').next().expect("the name ends").split_whitespace().collect();
-    let ticks: u64 =
-        [11, 12].map(|at: usize| fields[at].parse::<u64>().expect("ticks")).iter().sum();
-    Duration::from_millis(ticks * 10)
+/// What the processors did for this process so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Used {
+    /// For the thread that asks.
+    own: Duration,
+    /// For all others.
+    others: Duration,
+}
+
+impl Used {
+    fn of(path: &Path) -> Option<Duration> {
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    }
+
+    fn own() -> Duration {
+        Used::of(Path::new("/proc/thread-self")).expect("this is Linux")
+    }
+
+    fn now() -> Used {
+        let own = Used::own();
+        let threads = std::fs::read_dir("/proc/self/task").expect("this is Linux");
+        let all: Duration =
+            threads.filter_map(|thread| Used::of(&thread.expect("listed").path())).sum();
+        Used { own, others: all.saturating_sub(own) }
+    }
+
+    /// Once nothing goes on in the background any more.
+    #[expect(clippy::disallowed_methods, reason = "there is no event for nothing happening")]
+    fn settled() -> Used {
+        loop {
+            let before = Used::now();
+            std::thread::sleep(Duration::from_millis(300));
+            let now = Used::now();
+            if now.others - before.others < Duration::from_millis(1) {
+                return before;
+            }
+        }
+    }
 }
 
 fn resident() -> String {

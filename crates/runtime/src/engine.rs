@@ -1,29 +1,32 @@
-//! The on-disk engine under the store: `fjall`, a log-structured merge tree, behind a layer in memory.
+//! The on-disk engine under the store: sorted runs, merged in the background, behind a layer in memory.
 //!
 //! ```text
-//!   engine/LIVE        names the live generation; replaced atomically
-//!   engine/gen-7/      one fjall database: a journal and a tree for each table
-//!   engine/gen-8/      a staged generation, if any; removed at open
+//!   engine/LIVE                names the live generation; replaced atomically
+//!   engine/gen-7/current       its manifest: which runs there are; replaced atomically
+//!   engine/gen-7/tables/12     a file of runs, which never changes
+//!   engine/gen-8/              a staged generation, if any; removed at open
 //! ```
-//! A batch goes into a [layer](layer) in memory. A sync, or a layer that is full, *flushes*: everything gathered
-//! goes into fjall as one batch. So what many batches overwrite is written once, and what a batch costs by itself
-//! is paid once for many. That is enough, because the log keeps every entry until the engine was synced behind it.
+//! A batch goes into a [layer](layer) in memory. A sync, or a layer that is full, *flushes*: everything gathered is
+//! written as sorted [runs](run), one for each table, into one new file; the file is synced, and then a
+//! [manifest](manifest) that names it takes the place of the one before. So what many batches overwrite is written
+//! once, what a batch costs by itself is paid once for many, and nothing is written twice to be safe: the log keeps
+//! every entry until the engine was synced behind it.
 //!
 //! ```text
-//!   write ──▶ active layer ──▶ frozen layer ──▶ fjall ──▶ journals synced
+//!   write ──▶ active layer ──▶ frozen layer ──▶ runs ──▶ merged runs
 //!                  └──────────────┴── views ──┴── rows (a cache of current rows)
 //! ```
-//! fjall's journal keeps the order of flushes, checksums each and ends at the first that is torn, so flushes, and
-//! with them batches, survive as a prefix; a tree's memory becomes a table only after the journal up to there was
-//! synced.
-//!
-//! Syncing goes past fjall on purpose: its own call holds the journal's lock while the device works. The journal
-//! files are synced through handles of our own instead; fjall syncs a journal that it closes itself, and deletes
-//! one only when all of it is in synced tables.
+//! Batches survive a crash as a prefix because flushes do: each takes effect whole with its manifest, in order.
+//! [Merges](merge) change which runs there are and nothing of what they say.
 
+mod block;
+mod filter;
 mod generation;
 mod layer;
+mod manifest;
+mod merge;
 mod rows;
+mod run;
 mod view;
 
 use crate::files::{replace_file, sync_parent};
@@ -34,7 +37,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use view::FjallView;
+pub use view::DiskView;
 
 /// The file that names the live generation.
 const LIVE_FILE: &str = "LIVE";
@@ -42,15 +45,12 @@ const LIVE_FILE: &str = "LIVE";
 /// How much memory and disk an engine may use for what is only there to make it fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Blocks of tables kept in memory, in bytes.
+    /// Blocks of runs kept in memory, in bytes.
     pub cache_size: u64,
     /// Newest versions of keys kept in memory, in bytes.
     pub row_cache_size: usize,
     /// What is gathered in memory before it is flushed, in bytes. Twice that makes writes wait for a flush.
     pub layer_size: usize,
-    /// What a tree gathers in memory before it becomes a table, in bytes; `State` and `Versions`, whose
-    /// records are small, get a quarter. A tree that cannot keep up holds a few of these.
-    pub memtable_size: u64,
 }
 
 impl Default for EngineOptions {
@@ -59,7 +59,6 @@ impl Default for EngineOptions {
             cache_size: 4 * 1024 * 1024,
             row_cache_size: 40 * 1024 * 1024,
             layer_size: 4 * 1024 * 1024,
-            memtable_size: 4 * 1024 * 1024,
         }
     }
 }
@@ -91,7 +90,7 @@ struct Staged {
 /// # Invariants
 /// 1. `LIVE` names a folder that was synced whole before it was named.
 /// 2. Only the live and the staged generation have writers.
-pub struct FjallEngine {
+pub struct DiskEngine {
     root: PathBuf,
     options: EngineOptions,
     live: Live,
@@ -102,13 +101,13 @@ pub struct FjallEngine {
     fault: Option<Arc<crate::fault::Shadow>>,
 }
 
-impl FjallEngine {
+impl DiskEngine {
     /// Opens the engine in `root`, making an empty one where there is none; removes what an install that was
     /// cut short left behind.
     ///
     /// # Errors
     /// `Damaged` when what is there cannot be trusted, `Failed` when the device fails.
-    pub fn open(root: &Path, options: EngineOptions) -> Result<FjallEngine, EngineError> {
+    pub fn open(root: &Path, options: EngineOptions) -> Result<DiskEngine, EngineError> {
         std::fs::create_dir_all(root).map_err(io_error)?;
         let number = match std::fs::read_to_string(root.join(LIVE_FILE)) {
             Ok(text) => parse_live(&text).ok_or_else(|| {
@@ -119,7 +118,7 @@ impl FjallEngine {
             Err(error) => return Err(io_error(error)),
         };
         remove_others(root, number)?;
-        let engine = |number, generation| FjallEngine {
+        let engine = |number, generation| DiskEngine {
             root: root.to_owned(),
             options,
             live: Live(Arc::new(RwLock::new(Arc::new(generation)))),
@@ -136,7 +135,7 @@ impl FjallEngine {
             }
             return Ok(engine(number, Generation::open(path, options)?));
         }
-        let generation = Generation::open(generation_path(root, 1), options)?;
+        let generation = Generation::create(generation_path(root, 1), options)?;
         publish(root, &generation, 1)?;
         Ok(engine(1, generation))
     }
@@ -144,7 +143,7 @@ impl FjallEngine {
     /// Tells `shadow` of every sync once it is done.
     #[cfg(feature = "fault-injection")]
     #[must_use]
-    pub fn with_fault(mut self, shadow: Option<Arc<crate::fault::Shadow>>) -> FjallEngine {
+    pub fn with_fault(mut self, shadow: Option<Arc<crate::fault::Shadow>>) -> DiskEngine {
         self.fault = shadow;
         self
     }
@@ -154,15 +153,15 @@ impl FjallEngine {
     }
 }
 
-impl Engine for FjallEngine {
-    type Reader = FjallReader;
+impl Engine for DiskEngine {
+    type Reader = DiskReader;
 
     fn write(&mut self, batch: Batch) -> Result<(), EngineError> {
         self.live.now().core.write(batch)
     }
 
-    fn reader(&self) -> FjallReader {
-        FjallReader { live: self.live.clone() }
+    fn reader(&self) -> DiskReader {
+        DiskReader { live: self.live.clone() }
     }
 
     fn syncer(&self) -> Syncer {
@@ -190,7 +189,7 @@ impl Engine for FjallEngine {
         if path.exists() {
             std::fs::remove_dir_all(&path).map_err(io_error)?;
         }
-        let generation = Generation::open(path, self.options)?;
+        let generation = Generation::create(path, self.options)?;
         self.staged = Some(Staged { generation, number, synced: false });
         Ok(())
     }
@@ -198,7 +197,7 @@ impl Engine for FjallEngine {
     fn write_generation(&mut self, batch: Batch) -> Result<(), EngineError> {
         let staged = self.staged()?;
         staged.synced = false;
-        staged.generation.core.write_through(&batch)
+        staged.generation.core.write(batch)
     }
 
     fn sync_generation(&mut self) -> Result<(), EngineError> {
@@ -235,21 +234,19 @@ impl Engine for FjallEngine {
 
 /// Reads whatever generation is live.
 #[derive(Clone)]
-pub struct FjallReader {
+pub struct DiskReader {
     live: Live,
 }
 
-impl EngineReader for FjallReader {
-    type View = FjallView;
+impl EngineReader for DiskReader {
+    type View = DiskView;
 
-    fn view(&self) -> Result<FjallView, EngineError> {
-        Ok(FjallView::new(self.live.now()))
+    fn view(&self) -> Result<DiskView, EngineError> {
+        Ok(DiskView::new(self.live.now()))
     }
 
     fn size(&self) -> u64 {
-        let generation = self.live.now();
-        let tables: u64 = generation.core.tables.iter().map(fjall::Keyspace::disk_space).sum();
-        tables + generation.core.database.write_buffer_size()
+        self.live.now().core.size()
     }
 }
 
@@ -284,17 +281,4 @@ fn remove_others(root: &Path, live: u64) -> Result<(), EngineError> {
 
 fn io_error(error: std::io::Error) -> EngineError {
     EngineError::Failed(error.to_string())
-}
-
-/// What fjall says, as the two things that a replica can do about it.
-fn engine_error(error: fjall::Error) -> EngineError {
-    let failed = matches!(
-        error,
-        fjall::Error::Io(_)
-            | fjall::Error::Storage(fjall::LsmError::Io(_))
-            | fjall::Error::Poisoned
-            | fjall::Error::Locked
-    );
-    let text = error.to_string();
-    if failed { EngineError::Failed(text) } else { EngineError::Damaged(text) }
 }

@@ -248,7 +248,7 @@ fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EngineOptions, FjallEngine};
+    use crate::engine::{EngineOptions, DiskEngine};
     use crate::files::Files;
     use quorate_store::engine::{Batch, Change, Engine, EngineReader, EngineView, Table};
     use quorate_types::DiskOp;
@@ -286,7 +286,7 @@ mod tests {
         let (data, shadow) = (folder.path().join("data"), folder.path().join("shadow"));
         let layer = Arc::new(Shadow::open(&shadow, false).expect("opened"));
         let root = data.join(ENGINE_FOLDER);
-        let open = || FjallEngine::open(&root, EngineOptions::default()).expect("opened");
+        let open = || DiskEngine::open(&root, EngineOptions::default()).expect("opened");
         let mut engine = open().with_fault(Some(layer));
         let put = |key: u32| Batch {
             changes: vec![Change {

@@ -1,7 +1,7 @@
 //! Drives a node with real devices: clock, disk, sockets, threads and the on-disk engine.
 //!
 //! [`start`] puts a node together and gives a [`NodeHandle`]; [`RuntimeOptions`] says what it needs, among it a
-//! [`DataFolder`] that is locked first. [`FjallEngine`] is the engine to build the store on. All decisions are
+//! [`DataFolder`] that is locked first. [`DiskEngine`] is the engine to build the store on. All decisions are
 //! made below, in `quorate-node`: here requests meet devices, and completions find their way back.
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //!   <name>-apply  the state machine, replies to clients    the engine
 //!   <name>-sync   the engine's syncs                       the device
 //!   engine-flush  what the engine gathered in memory       the device
+//!   engine-merge  merging what the engine has on disk      the device
 //!   (tokio)       dialling and accepting peers             the network
 //! ```
 
@@ -25,7 +26,6 @@ mod clock;
 mod disk;
 mod driver;
 mod engine;
-mod engine_key;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod files;
@@ -43,7 +43,7 @@ mod streams;
 mod waiters;
 
 pub use clock::Clock;
-pub use engine::{EngineOptions, FjallEngine, FjallReader, FjallView};
+pub use engine::{DiskEngine, DiskReader, DiskView, EngineOptions};
 pub use folder::{DataFolder, DataFolderError, FileReader};
 pub use handle::{NodeHandle, NodeNotice, RequestError};
 pub use metrics::RuntimeMetrics;

@@ -3,15 +3,15 @@
 #![expect(clippy::disallowed_methods, reason = "what lies on a real disk is tested")]
 
 use bytes::Bytes;
-use quorate_runtime::{EngineOptions, FjallEngine};
+use quorate_runtime::{DiskEngine, EngineOptions};
 use quorate_store::engine::{
     Batch, Change, Direction, Engine, EngineError, EngineReader, EngineView, Table,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-fn open(root: &Path) -> FjallEngine {
-    FjallEngine::open(root, EngineOptions::default()).expect("the engine opens")
+fn open(root: &Path) -> DiskEngine {
+    DiskEngine::open(root, EngineOptions::default()).expect("the engine opens")
 }
 
 fn key(number: u32) -> Bytes {
@@ -56,7 +56,7 @@ fn a_view_shows_its_moment_and_scans_in_both_directions() {
     assert_eq!(numbers(&before, Table::Current), [1, 2, 3, 4, 5]);
     assert_eq!(numbers(&after, Table::Current), [1, 3, 4, 5]);
     assert_eq!(numbers(&after, Table::History), [1, 2, 4, 5]);
-    let read = |view: &<<FjallEngine as Engine>::Reader as EngineReader>::View, number| {
+    let read = |view: &<<DiskEngine as Engine>::Reader as EngineReader>::View, number| {
         view.read(Table::Current, &key(number)).expect("readable")
     };
     assert_eq!(read(&before, 3), Some(Bytes::from("3")));
@@ -75,55 +75,128 @@ fn a_view_shows_its_moment_and_scans_in_both_directions() {
     assert_eq!(scan(4, 2, Direction::Backward), Vec::<Bytes>::new());
 }
 
+/// Copies every file below a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let path = entry.expect("listed").path();
+        let target = to.join(path.file_name().expect("named"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+fn run_files(root: &Path) -> Vec<PathBuf> {
+    let listing = std::fs::read_dir(root.join("gen-1/tables")).expect("listed");
+    let mut files: Vec<_> = listing.map(|entry| entry.expect("listed").path()).collect();
+    files.sort();
+    files
+}
+
+/// Files of runs get to the device in any order and length before the manifest that names them does.
 #[test]
-fn batches_survive_a_torn_journal_whole_and_as_a_prefix() {
+fn batches_survive_a_crash_whole_and_as_a_prefix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, cut) = (folder.path().join("engine"), folder.path().join("cut"));
+    let mut engine = open(&root);
+    for number in 1..=30 {
+        let before = std::fs::read(root.join("gen-1/current")).expect("a manifest");
+        engine.write(everywhere(number)).expect("written");
+        copy(&root, &cut);
+        engine.syncer()().expect("synced");
+        let newest = run_files(&root).pop().expect("a run");
+        let content = std::fs::read(&newest).unwrap_or_default();
+        for size in [0, content.len() / 2, content.len()] {
+            // The manifest is still the one before the flush.
+            std::fs::write(cut.join("gen-1/current"), &before).expect("written");
+            let orphan = cut.join("gen-1/tables/4000000");
+            std::fs::write(&orphan, &content[..size]).expect("written");
+            let Ok(engine) = DiskEngine::open(&cut, EngineOptions::default()) else {
+                // A merge went on while it was copied.
+                continue;
+            };
+            let view = engine.reader().view().expect("a view");
+            let expected: Vec<u32> = (1..number).collect();
+            for table in Table::ALL {
+                assert_eq!(numbers(&view, table), expected, "{}", table.name());
+            }
+            assert!(!orphan.exists(), "what no manifest names is removed");
+        }
+        std::fs::remove_dir_all(&cut).expect("removed");
+    }
+    let view = engine.reader().view().expect("a view");
+    assert_eq!(numbers(&view, Table::State), (1..=30).collect::<Vec<_>>());
+}
+
+/// Reads everything, in every way.
+fn read_all(root: &Path) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+    let engine = DiskEngine::open(root, EngineOptions::default())?;
+    let view = engine.reader().view()?;
+    let mut pairs = Vec::new();
+    for table in Table::ALL {
+        for pair in view.scan(table, &key(0), &key(u32::MAX), Direction::Forward) {
+            let (key, value) = pair?;
+            assert_eq!(view.read(table, &key)?.as_ref(), Some(&value), "a scan and a read agree");
+            pairs.push((key, value));
+        }
+    }
+    Ok(pairs)
+}
+
+#[test]
+fn damage_is_told_and_never_served() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("engine");
     let mut engine = open(&root);
-    const COUNT: u32 = 50;
-    for number in 1..=COUNT {
+    for number in 1..=700 {
         engine.write(everywhere(number)).expect("written");
-        engine.syncer()().expect("synced");
-    }
-    drop(engine);
-    let journal = std::fs::read_dir(root.join("gen-1"))
-        .expect("listed")
-        .map(|entry| entry.expect("listed").path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "jnl"))
-        .expect("a journal");
-    let content = std::fs::read(&journal).expect("readable");
-    let used = content.iter().rposition(|byte| *byte != 0).expect("something was written") + 1;
-
-    let mut lengths = Vec::new();
-    for cut in [used, used - 1, used - 40, used / 2, used / 3 + 7, used / 10] {
-        let mut torn = content.clone();
-        torn[cut..].fill(0);
-        std::fs::write(&journal, &torn).expect("written");
-        let engine = open(&root);
-        let view = engine.reader().view().expect("a view");
-        let found = numbers(&view, Table::Current);
-        let prefix: Vec<u32> = (1..=u32::try_from(found.len()).expect("few")).collect();
-        for table in Table::ALL {
-            assert_eq!(numbers(&view, table), prefix, "{} cut at {cut} of {used}", table.name());
+        if number % 300 == 0 {
+            engine.syncer()().expect("synced");
         }
-        lengths.push(found.len());
     }
-    assert_eq!(lengths[0], COUNT as usize, "the whole journal gives every batch");
-    assert!(lengths.is_sorted_by(|a, b| a >= b), "a shorter journal gives fewer: {lengths:?}");
-    assert!(lengths[5] < COUNT as usize / 2, "a tenth of the journal is not half of it");
+    engine.syncer()().expect("synced");
+    drop(engine);
+    let whole = read_all(&root).expect("nothing is damaged");
+    assert_eq!(whole.len(), 700 * Table::ALL.len());
+    let check = |what: &str| match read_all(&root) {
+        Err(EngineError::Damaged(_)) => {}
+        Err(EngineError::Failed(reason)) => panic!("{what}: {reason}"),
+        Ok(pairs) => panic!("{what} was not noticed; {} pairs, {}", pairs.len(), pairs == whole),
+    };
+    let files = run_files(&root);
+    assert!(files.len() > 1, "there are a few files");
+    for file in &files {
+        let content = std::fs::read(file).expect("readable");
+        for at in (0..content.len()).step_by(97) {
+            let mut damaged = content.clone();
+            damaged[at] ^= 1 << (at % 8);
+            std::fs::write(file, damaged).expect("written");
+            check(&format!("byte {at} of {}", file.display()));
+        }
+        std::fs::write(file, &content[..content.len() - 1]).expect("written");
+        check("a cut file");
+        std::fs::remove_file(file).expect("removed");
+        check("a missing file");
+        let other = files.iter().find(|other| *other != file).expect("several");
+        std::fs::copy(other, file).expect("copied");
+        check("a file in the place of another");
+        std::fs::write(file, content).expect("written");
+    }
+    assert_eq!(read_all(&root).as_ref(), Ok(&whole));
+    std::fs::remove_file(root.join("gen-1/current")).expect("removed");
+    check("a missing manifest");
 }
 
 /// Small limits make layers full, flushes and evictions happen all the time beside the views.
 #[test]
 fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = EngineOptions {
-        row_cache_size: 20_000,
-        layer_size: 10_000,
-        memtable_size: 64 * 1024,
-        ..EngineOptions::default()
-    };
-    let mut engine = FjallEngine::open(folder.path(), options).expect("opened");
+    let options =
+        EngineOptions { row_cache_size: 20_000, layer_size: 10_000, ..EngineOptions::default() };
+    let mut engine = DiskEngine::open(folder.path(), options).expect("opened");
     let reader = engine.reader();
     let mut model = BTreeMap::new();
     let mut held = VecDeque::new();
@@ -212,8 +285,8 @@ fn a_staged_generation_is_invisible_until_it_is_committed() {
     engine.sync_generation().expect("synced");
     std::mem::forget(engine.reader());
     drop(engine);
-    let reopened = FjallEngine::open(folder.path(), EngineOptions::default());
-    assert!(reopened.is_err(), "a reader that lives on keeps the database locked");
+    let reopened = DiskEngine::open(folder.path(), EngineOptions::default());
+    assert!(reopened.is_err(), "a reader that lives on keeps the generation locked");
 }
 
 #[test]
@@ -237,7 +310,7 @@ fn a_marker_that_names_nothing_is_damage() {
     drop(open(folder.path()));
     for content in ["gen-9\n", "", "gen-0\n", "rubbish"] {
         std::fs::write(folder.path().join("LIVE"), content).expect("written");
-        let opened = FjallEngine::open(folder.path(), EngineOptions::default());
+        let opened = DiskEngine::open(folder.path(), EngineOptions::default());
         assert!(matches!(opened.err(), Some(EngineError::Damaged(_))), "{content:?}");
     }
 }

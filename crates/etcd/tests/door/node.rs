@@ -11,7 +11,7 @@ use quorate_etcd::proto::etcdserverpb::{
 };
 use quorate_etcd::{Door, MISSING_MEMBERS_METADATA, serve};
 use quorate_runtime::{
-    DataFolder, EngineOptions, FjallEngine, NodeHandle, PeerListener, RuntimeOptions, start,
+    DataFolder, DiskEngine, EngineOptions, NodeHandle, PeerListener, RuntimeOptions, start,
 };
 use quorate_store::Store;
 use quorate_store::etcd::Reply;
@@ -32,7 +32,7 @@ struct Member {
     name: String,
     address: String,
     node: NodeHandle<Reply>,
-    door: Door<NodeHandle<Reply>, FjallEngine>,
+    door: Door<NodeHandle<Reply>, DiskEngine>,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
@@ -61,7 +61,7 @@ impl Member {
     ) -> Member {
         let folder = DataFolder::lock(folder, name).expect("nobody else has it");
         let root = folder.path().join("engine");
-        let engine = FjallEngine::open(&root, EngineOptions::default()).expect("an engine");
+        let engine = DiskEngine::open(&root, EngineOptions::default()).expect("an engine");
         let store = Store::open(engine, GroupId(0)).expect("a store");
         let reader = store.reader();
         let peers = PeerListener::Bound(peers);

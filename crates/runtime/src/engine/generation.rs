@@ -1,31 +1,38 @@
-//! One database in a folder of its own, with what is in memory before it.
+//! One generation: runs in a folder of its own, with what is in memory before them.
 
 use super::layer::Layer;
+use super::manifest::{RUNS_FOLDER, Runs};
+use super::merge::Merge;
 use super::rows::Rows;
-use super::{EngineOptions, engine_error, io_error};
-use crate::engine_key::pack_into;
-use bytes::Bytes;
-use fjall::config::CompressionPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Snapshot};
+use super::run::{BlockCache, BlockSize, FileWriter, Run, RunWriter};
+use super::{EngineOptions, io_error};
 use quorate_store::engine::{Batch, EngineError, Table};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+
+/// Locked by whoever has the generation open.
+const LOCK_FILE: &str = "lock";
+
+/// About how large a block is, in bytes; only a first guess at how many there will be.
+const BLOCK_SIZE_TYPICAL: usize = 4096;
+
+/// With so many runs in one table, flushes wait for merges: reads ask each of them.
+const RUNS_MAX: usize = 32;
 
 /// Takes a lock, also one that a thread panicked with: what it guards is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the tables on disk hold after so many flushes.
+/// What the runs hold after so many flushes. A merge changes the runs and not what they hold.
 pub(super) struct Base {
-    /// How many flushes there were since the database was opened.
+    /// How many flushes there were since the generation was opened.
     pub(super) number: u64,
-    pub(super) snapshot: Snapshot,
+    pub(super) runs: Runs,
 }
 
 /// What a view is made of, newest first.
@@ -39,20 +46,18 @@ pub(super) struct Layers {
     pub(super) base: Arc<Base>,
 }
 
-/// What the flushing thread is told.
+/// What the threads in the background are told.
 #[derive(Default)]
 struct Orders {
     /// A layer is full.
     full: bool,
-    /// The generation goes.
-    stopped: bool,
+    /// There are new runs.
+    flushed: bool,
 }
 
-/// A database and its memory, shared with the thread that flushes.
+/// A generation's content, shared with its threads.
 pub(super) struct Core {
-    pub(super) database: Database,
-    /// By number of [`Table`].
-    pub(super) tables: Vec<Keyspace>,
+    folder: PathBuf,
     options: EngineOptions,
     layers: RwLock<Layers>,
     /// The number of the last batch, which is wholly in its layer.
@@ -60,18 +65,31 @@ pub(super) struct Core {
     /// How many views stand at a batch.
     views: Mutex<BTreeMap<u64, usize>>,
     pub(super) rows: Rows,
-    /// Held by whoever flushes. Says why flushing failed: then nothing is written any more.
-    flushing: Mutex<Option<EngineError>>,
+    pub(super) blocks: BlockCache,
+    /// The number of the next file of runs.
+    next_file: AtomicU64,
+    /// Held by whoever flushes.
+    flushing: Mutex<()>,
+    /// Held by whoever merges.
+    merging: Mutex<()>,
+    /// Held by whoever replaces the manifest, until views see what it names.
+    publishing: Mutex<()>,
+    /// Why flushing or merging failed: then nothing is written any more.
+    failure: Mutex<Option<EngineError>>,
     orders: Mutex<Orders>,
-    /// Wakes the flushing thread.
+    /// Wakes the threads.
     ordered: Condvar,
+    /// The generation goes.
+    stopped: AtomicBool,
 }
 
 /// A generation of the engine.
 pub(super) struct Generation {
     pub(super) core: Arc<Core>,
-    flusher: Option<JoinHandle<()>>,
-    /// Declared last, so that the database is closed when its folder goes.
+    threads: Vec<JoinHandle<()>>,
+    /// Keeps others out of the folder.
+    _lock: File,
+    /// Declared last, so that every file is closed when the folder goes.
     pub(super) folder: Folder,
 }
 
@@ -99,91 +117,103 @@ impl Drop for Folder {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        lock(&self.core.orders).stopped = true;
+        self.core.stopped.store(true, Ordering::Relaxed);
+        // Under the lock, so that no thread is between looking and waiting.
+        drop(lock(&self.core.orders));
         self.core.ordered.notify_all();
-        // A thread that panicked has said so; there is nothing to save here.
-        drop(self.flusher.take().map(JoinHandle::join));
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so; there is nothing to save here.
+            drop(thread.join());
+        }
     }
 }
 
 impl Generation {
+    /// Makes an empty generation in a folder that does not exist yet.
+    pub(super) fn create(path: PathBuf, options: EngineOptions) -> Result<Generation, EngineError> {
+        std::fs::create_dir_all(path.join(RUNS_FOLDER)).map_err(io_error)?;
+        Runs::default().publish(&path, 1)?;
+        Generation::open(path, options)
+    }
+
     pub(super) fn open(path: PathBuf, options: EngineOptions) -> Result<Generation, EngineError> {
-        let database = Database::builder(&path)
-            .cache_size(options.cache_size)
-            // With two, one of them passes compactions on to the other for as long as that one compacts,
-            // which keeps a core busy with nothing.
-            .worker_threads(1)
-            .max_cached_files(Some(128))
-            .open()
-            .map_err(engine_error)?;
-        let mut tables = Vec::with_capacity(Table::ALL.len());
-        for table in Table::ALL {
-            let memtable_size = match table {
-                Table::Current | Table::History => options.memtable_size,
-                Table::Versions | Table::State => options.memtable_size / 4,
-            };
-            let create = || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(memtable_size)
-                    // The two cores are better spent on requests.
-                    .data_block_compression_policy(CompressionPolicy::disabled())
-            };
-            tables.push(database.keyspace(table.name(), create).map_err(engine_error)?);
-        }
-        // Fjall syncs what is in a keyspace's folder, not the folder in which it makes keyspaces: without this a power
-        // cut may leave a database whose journal belongs to no keyspace.
-        for made in [path.join("keyspaces"), path.clone()] {
-            File::open(made).and_then(|made| made.sync_all()).map_err(io_error)?;
-        }
-        let base = Arc::new(Base { number: 0, snapshot: database.snapshot() });
+        let lock = lock_folder(&path)?;
+        let (runs, next) = Runs::open(&path)?;
+        let base = Arc::new(Base { number: 0, runs });
+        let block_count =
+            usize::try_from(options.cache_size).unwrap_or(usize::MAX) / BLOCK_SIZE_TYPICAL;
         let core = Arc::new(Core {
-            database,
-            tables,
+            folder: path.clone(),
             options,
             layers: RwLock::new(Layers { active: Arc::default(), frozen: None, base }),
             sequence: AtomicU64::new(0),
             views: Mutex::default(),
             rows: Rows::new(options.row_cache_size),
+            blocks: BlockCache::with_weighter(block_count, options.cache_size, BlockSize),
+            next_file: AtomicU64::new(next),
             flushing: Mutex::default(),
-            orders: Mutex::default(),
+            merging: Mutex::default(),
+            publishing: Mutex::default(),
+            failure: Mutex::default(),
+            orders: Mutex::new(Orders { full: false, flushed: true }),
             ordered: Condvar::new(),
+            stopped: AtomicBool::new(false),
         });
-        let shared = Arc::clone(&core);
-        let flusher = std::thread::Builder::new()
-            .name("engine-flush".into())
-            .spawn(move || shared.flush_when_full())
-            .map_err(io_error)?;
+        let spawn = |name: &str, work: fn(&Core)| {
+            let core = Arc::clone(&core);
+            let thread = std::thread::Builder::new().name(name.into());
+            thread.spawn(move || work(&core)).map_err(io_error)
+        };
+        let threads = vec![
+            spawn("engine-flush", Core::flush_when_full)?,
+            spawn("engine-merge", Core::merge_when_due)?,
+        ];
         let folder = Folder { path, retired: AtomicBool::new(false) };
-        Ok(Generation { core, flusher: Some(flusher), folder })
+        Ok(Generation { core, threads, _lock: lock, folder })
     }
 
     /// Makes durable what was written before the call, beside later writes.
     pub(super) fn sync(&self) -> Result<(), EngineError> {
-        self.core.flush()?;
-        let listing = std::fs::read_dir(&self.folder.path).map_err(io_error)?;
-        for entry in listing {
-            let path = entry.map_err(io_error)?.path();
-            if path.extension().is_none_or(|extension| extension != "jnl") {
-                continue;
-            }
-            match File::open(&path) {
-                Ok(journal) => journal.sync_data().map_err(io_error)?,
-                // Deleted since it was listed: all of it is in synced tables.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error(error)),
-            }
+        self.core.flush()
+    }
+}
+
+fn lock_folder(folder: &Path) -> Result<File, EngineError> {
+    let path = folder.join(LOCK_FILE);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(io_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(EngineError::Failed(format!("{} is in use", folder.display())))
         }
-        Ok(())
+        Err(TryLockError::Error(error)) => Err(io_error(error)),
     }
 }
 
 impl Core {
-    pub(super) fn table(&self, table: Table) -> &Keyspace {
-        &self.tables[table as usize]
-    }
-
     fn change_layers(&self, change: impl FnOnce(&mut Layers)) {
         change(&mut self.layers.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn base(&self) -> Arc<Base> {
+        Arc::clone(&self.layers.read().unwrap_or_else(PoisonError::into_inner).base)
+    }
+
+    /// Fails once anything in the background has failed.
+    fn check(&self) -> Result<(), EngineError> {
+        lock(&self.failure).clone().map_or(Ok(()), Err)
+    }
+
+    fn fail(&self, error: &EngineError) {
+        lock(&self.failure).get_or_insert(error.clone());
+    }
+
+    /// About how many bytes are used on the device, and wait in memory.
+    pub(super) fn size(&self) -> u64 {
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting = layers.active.size() + layers.frozen.map_or(0, |layer| layer.size());
+        layers.base.runs.all().map(|run| run.size).sum::<u64>() + waiting as u64
     }
 
     /// Takes a batch into memory. Called by one thread at a time.
@@ -199,106 +229,180 @@ impl Core {
         if size < self.options.layer_size {
             return Ok(());
         }
+        self.check()?;
         lock(&self.orders).full = true;
-        self.ordered.notify_one();
+        self.ordered.notify_all();
         if size < 2 * self.options.layer_size {
             return Ok(());
         }
-        // Writes are ahead of the tables by as much as there may be: wait.
+        // Writes are ahead of the runs by as much as there may be: wait.
         self.flush()
+    }
+
+    /// Waits for an order that `take` takes; `false` when the generation goes.
+    fn wait_for(&self, take: impl Fn(&mut Orders) -> bool) -> bool {
+        let mut orders = lock(&self.orders);
+        loop {
+            if self.stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            if take(&mut orders) {
+                return true;
+            }
+            orders = self.ordered.wait(orders).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Flushes whenever a layer is full, until the generation goes.
     fn flush_when_full(&self) {
-        loop {
-            let mut orders = lock(&self.orders);
-            while !orders.full && !orders.stopped {
-                orders = self.ordered.wait(orders).unwrap_or_else(PoisonError::into_inner);
-            }
-            if orders.stopped {
-                return;
-            }
-            orders.full = false;
-            drop(orders);
-            // A failure is kept, and told to the next who writes or syncs a full layer.
+        while self.wait_for(|orders| std::mem::take(&mut orders.full)) {
+            // A failure is kept, and told to the next who writes a full layer or syncs.
             if self.flush().is_err() {
                 return;
             }
         }
     }
 
-    /// Brings all that was written before the call into the tables.
-    fn flush(&self) -> Result<(), EngineError> {
-        let mut failure = lock(&self.flushing);
-        if let Some(failure) = &*failure {
-            return Err(failure.clone());
+    /// Merges whenever there is something to merge, until the generation goes.
+    fn merge_when_due(&self) {
+        while self.wait_for(|orders| std::mem::take(&mut orders.flushed)) {
+            loop {
+                let merging = lock(&self.merging);
+                let done = self.merge();
+                drop(merging);
+                match done {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => return,
+                }
+            }
         }
+    }
+
+    /// Brings all that was written before the call into runs, durably.
+    pub(super) fn flush(&self) -> Result<(), EngineError> {
+        let flushing = lock(&self.flushing);
+        self.check()?;
         let mut frozen = None;
-        let mut number = 0;
+        let mut base = None;
         self.change_layers(|layers| {
+            base = Some(Arc::clone(&layers.base));
             if layers.active.size() > 0 {
                 let full = std::mem::take(&mut layers.active);
                 layers.frozen = Some(Arc::clone(&full));
                 frozen = Some(full);
-                number = layers.base.number + 1;
             }
         });
-        let Some(frozen) = frozen else { return Ok(()) };
+        let (Some(frozen), Some(base)) = (frozen, base) else { return Ok(()) };
+        let number = base.number + 1;
         self.rows.begin_flush();
-        if let Err(error) = self.write_tables(&frozen, number) {
-            *failure = Some(error.clone());
+        if let Err(error) = self.write_runs(&frozen, number) {
+            self.fail(&error);
             return Err(error);
         }
-        let base = Arc::new(Base { number, snapshot: self.database.snapshot() });
+        self.rows.end_flush(number);
+        drop(flushing);
+        lock(&self.orders).flushed = true;
+        self.ordered.notify_all();
+        if Table::ALL.iter().any(|table| base.runs.of(*table).len() >= RUNS_MAX) {
+            // Merges do not keep up: wait for one that is under way, or do one.
+            let merging = lock(&self.merging);
+            self.merge()?;
+            drop(merging);
+        }
+        Ok(())
+    }
+
+    /// Writes the newest values of a layer as runs, and puts them in the place of the frozen layer.
+    fn write_runs(&self, layer: &Layer, number: u64) -> Result<(), EngineError> {
+        let mut writer = self.create_file()?;
+        let mut ends = Vec::new();
+        for table in Table::ALL {
+            let mut run = RunWriter::new(&mut writer, table, layer.count(table) as u64);
+            layer.visit(table, |key, value| {
+                if table == Table::Current {
+                    self.rows.flush(key, value, number);
+                }
+                run.add(key, value.map(|value| &value[..]))
+            })?;
+            ends.extend(run.finish()?.map(|end| (table, end)));
+        }
+        let file = writer.finish()?;
+        let mut runs = Vec::with_capacity(ends.len());
+        for (table, end) in ends {
+            runs.push((table, Arc::new(Run::open(Arc::clone(&file), table, end)?)));
+        }
+        self.publish(Some(number), |all| {
+            for (table, run) in runs {
+                all.0[table as usize].insert(0, run);
+            }
+        })
+    }
+
+    fn create_file(&self) -> Result<FileWriter, EngineError> {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        FileWriter::create(&self.folder.join(RUNS_FOLDER), number)
+    }
+
+    /// Changes which runs there are, durably, and then for views. With a flush's number, what was frozen is in
+    /// the runs now.
+    fn publish(
+        &self,
+        flushed: Option<u64>,
+        change: impl FnOnce(&mut Runs),
+    ) -> Result<(), EngineError> {
+        let publishing = lock(&self.publishing);
+        // The names of new files.
+        File::open(self.folder.join(RUNS_FOLDER))
+            .and_then(|runs| runs.sync_all())
+            .map_err(io_error)?;
+        let before = self.base();
+        let mut runs = before.runs.clone();
+        change(&mut runs);
+        runs.publish(&self.folder, self.next_file.load(Ordering::Relaxed))?;
+        let named = runs.files();
+        let base = Arc::new(Base { number: flushed.unwrap_or(before.number), runs });
         self.change_layers(|layers| {
             layers.base = base;
-            layers.frozen = None;
-        });
-        self.rows.end_flush(number);
-        Ok(())
-    }
-
-    /// Writes the newest values of a layer as one batch.
-    fn write_tables(&self, layer: &Layer, number: u64) -> Result<(), EngineError> {
-        let mut writes = self.database.batch().durability(Some(PersistMode::Buffer));
-        let mut packed = Vec::new();
-        layer.visit(|table, key, value| {
-            self.add(&mut writes, &mut packed, (table, key, value));
-            if table == Table::Current {
-                self.rows.flush(key, value, number);
+            if flushed.is_some() {
+                layers.frozen = None;
             }
         });
-        writes.commit().map_err(engine_error)
-    }
-
-    /// Writes a batch into the tables at once, past what is in memory; for a generation that nobody reads yet.
-    pub(super) fn write_through(&self, batch: &Batch) -> Result<(), EngineError> {
-        let mut writes = self.database.batch().durability(Some(PersistMode::Buffer));
-        let mut packed = Vec::new();
-        for change in &batch.changes {
-            let change = (change.table, &change.key, change.value.as_ref());
-            self.add(&mut writes, &mut packed, change);
+        drop(publishing);
+        for run in before.runs.all().filter(|run| !named.contains(&run.name().0)) {
+            run.file().retire();
         }
-        writes.commit().map_err(engine_error)?;
-        let snapshot = self.database.snapshot();
-        self.change_layers(|layers| {
-            let number = layers.base.number;
-            layers.base = Arc::new(Base { number, snapshot });
-        });
         Ok(())
     }
 
-    fn add(
-        &self,
-        writes: &mut OwnedWriteBatch,
-        packed: &mut Vec<u8>,
-        (table, key, value): (Table, &Bytes, Option<&Bytes>),
-    ) {
-        pack_into(key, packed);
-        match value {
-            Some(value) => writes.insert(self.table(table), &packed[..], &value[..]),
-            None => writes.remove(self.table(table), &packed[..]),
+    /// Does one merge; whether there was one to do. The caller holds `merging`.
+    fn merge(&self) -> Result<bool, EngineError> {
+        self.check()?;
+        let Some(merge) = Merge::choose(&self.base().runs) else { return Ok(false) };
+        let done = self.write_merge(&merge);
+        if let Err(error) = &done
+            && !self.stopped.load(Ordering::Relaxed)
+        {
+            self.fail(error);
         }
+        done.map(|()| true)
+    }
+
+    fn write_merge(&self, merge: &Merge) -> Result<(), EngineError> {
+        let mut writer = self.create_file()?;
+        let end = merge.write(&mut writer, || !self.stopped.load(Ordering::Relaxed))?;
+        let merged = match end {
+            Some(end) => Some(Arc::new(Run::open(writer.finish()?, merge.table, end)?)),
+            None => None,
+        };
+        self.publish(None, |all| {
+            let runs = &mut all.0[merge.table as usize];
+            let oldest = merge.runs.last().expect("a merge has runs");
+            // Flushes may have put newer runs before them meanwhile.
+            let end = runs.iter().position(|run| Arc::ptr_eq(run, oldest));
+            let end = 1 + end.expect("only merges take runs away, one at a time");
+            runs.splice(end - merge.runs.len()..end, merged);
+        })
     }
 
     /// What a view of this moment is made of, and the batch it stands at. Must be given back.

@@ -106,14 +106,20 @@ impl Layer {
         self.look().tables[table as usize].get(key)?.at(sequence).cloned()
     }
 
-    /// Shows every key and its newest value, by table and in order.
-    pub(super) fn visit(&self, mut visit: impl FnMut(Table, &Bytes, Option<&Bytes>)) {
+    /// How many keys of a table it holds.
+    pub(super) fn count(&self, table: Table) -> usize {
+        self.look().tables[table as usize].len()
+    }
+
+    /// Shows every key of a table and its newest value, in order, until told to stop.
+    pub(super) fn visit<E>(
+        &self,
+        table: Table,
+        mut visit: impl FnMut(&Bytes, Option<&Bytes>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let content = self.look();
-        for table in Table::ALL {
-            for (key, chain) in &content.tables[table as usize] {
-                visit(table, key, chain.newest.1.as_ref());
-            }
-        }
+        let mut pairs = content.tables[table as usize].iter();
+        pairs.try_for_each(|(key, chain)| visit(key, chain.newest.1.as_ref()))
     }
 }
 

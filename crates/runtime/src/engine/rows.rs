@@ -21,7 +21,7 @@ const ROW_SIZE_TYPICAL: usize = 512;
 #[derive(Clone)]
 struct Row {
     base: u64,
-    value: Box<[u8]>,
+    value: Bytes,
 }
 
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Rows {
     /// The value of a key as of `base`, if it is known.
     pub(super) fn read(&self, key: &[u8], base: u64) -> Option<Bytes> {
         let row = self.rows.get(key)?;
-        (row.base <= base).then(|| Bytes::from(row.value))
+        (row.base <= base).then_some(row.value)
     }
 
     /// Takes in what was read as of `base`, unless that is not the newest any more.
@@ -66,7 +66,7 @@ impl Rows {
         // Held while the row goes in, so that no flush begins meanwhile.
         let newest = self.base.read().unwrap_or_else(PoisonError::into_inner);
         if *newest == Some(base) {
-            self.rows.insert(key.into(), Row { base, value: value.into() });
+            self.rows.insert(key.into(), Row { base, value: Bytes::copy_from_slice(value) });
         }
     }
 
@@ -78,7 +78,9 @@ impl Rows {
     /// What the flush that leads to `base` makes of a key.
     pub(super) fn flush(&self, key: &[u8], value: Option<&Bytes>, base: u64) {
         match value {
-            Some(value) => self.rows.insert(key.into(), Row { base, value: (&value[..]).into() }),
+            Some(value) => {
+                self.rows.insert(key.into(), Row { base, value: Bytes::copy_from_slice(value) })
+            }
             None => drop(self.rows.remove(key)),
         }
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use quorate_runtime::{
-    DataFolder, EngineOptions, FjallEngine, NodeHandle, PeerListener, RequestError, RuntimeOptions,
+    DataFolder, DiskEngine, EngineOptions, NodeHandle, PeerListener, RequestError, RuntimeOptions,
     start,
 };
 use quorate_store::etcd::{Command, PutRequest, RangeRequest, Reply};
@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A node that runs.
 pub(crate) struct Running {
     pub(crate) handle: NodeHandle<Reply>,
-    pub(crate) reader: StoreReader<FjallEngine>,
+    pub(crate) reader: StoreReader<DiskEngine>,
 }
 
 /// Three nodes, some of which may be down.
@@ -85,7 +85,7 @@ impl Cluster {
 
     fn run(&self, number: usize, listener: PeerListener) -> Result<Running, String> {
         let folder = DataFolder::lock(&self.path(number), &name(number)).expect("a free folder");
-        let engine = FjallEngine::open(&folder.path().join("engine"), EngineOptions::default());
+        let engine = DiskEngine::open(&folder.path().join("engine"), EngineOptions::default());
         let engine = engine.map_err(|error| error.to_string())?;
         #[cfg(feature = "fault-injection")]
         let shadow = self.shadow(number);
