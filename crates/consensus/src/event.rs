@@ -42,6 +42,15 @@ pub enum DropReason {
     Contradiction(String),
 }
 
+/// How a damaged slot was mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mending {
+    /// A peer gave its entry.
+    From(NodeId),
+    /// It was proved that it was never committed; it was cut away with all that follows.
+    GivenUp,
+}
+
 /// Something worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -115,6 +124,13 @@ pub enum Event {
         /// The peer's digest.
         theirs: Digest,
     },
+    /// A damaged slot was mended.
+    Mended {
+        /// What stood there.
+        position: Position,
+        /// How.
+        how: Mending,
+    },
     /// Something of the local log keeps this replica from taking part; the text says what would mend it.
     NotReady {
         /// Why.
@@ -146,6 +162,12 @@ impl fmt::Display for Event {
             Event::SnapshotInstalled { position } => write!(f, "snapshot installed at {position}"),
             Event::Diverged { peer, index, ours, theirs } => {
                 write!(f, "{peer} diverged at {index}: {ours} here, {theirs} there")
+            }
+            Event::Mended { position, how: Mending::From(peer) } => {
+                write!(f, "damaged slot {position} refilled from {peer}")
+            }
+            Event::Mended { position, how: Mending::GivenUp } => {
+                write!(f, "damaged slot {position} was never committed and is given up")
             }
             Event::NotReady { reason } => write!(f, "not ready: {reason}"),
         }

@@ -24,7 +24,7 @@ mod writes;
 
 pub use contract::{Opening, Protocol};
 pub use effect::{Effect, RefuseReason, SnapshotEffect};
-pub use event::{DropReason, ElectionCause, Event, StepDownReason};
+pub use event::{DropReason, ElectionCause, Event, Mending, StepDownReason};
 pub use input::{Control, FetchId, Input, Proposal, ReadId, SnapshotInput, SnapshotOutcome};
 pub use message::Message;
 pub use options::{Limits, Options, Timing};

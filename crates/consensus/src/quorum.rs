@@ -26,6 +26,10 @@ impl Majority {
         self.voters.iter().filter(|voter| holds(**voter)).count() >= self.threshold
     }
 
+    fn is_blocked_by(&self, denies: &impl Fn(NodeId) -> bool) -> bool {
+        self.voters.iter().filter(|voter| !denies(**voter)).count() < self.threshold
+    }
+
     fn highest(&self, index_of: &impl Fn(NodeId) -> Index) -> Index {
         let mut indexes: Vec<Index> = self.voters.iter().map(|voter| index_of(*voter)).collect();
         indexes.sort_unstable();
@@ -62,6 +66,13 @@ impl Quorum {
     pub(crate) fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
         !self.majorities.is_empty()
             && self.majorities.iter().all(|majority| majority.is_quorum(&holds))
+    }
+
+    /// Whether those who satisfy `denies` have a member in every majority of each set of voters: also in those of a
+    /// configuration that follows this one.
+    pub(crate) fn is_blocked_by(&self, denies: impl Fn(NodeId) -> bool) -> bool {
+        !self.majorities.is_empty()
+            && self.majorities.iter().all(|majority| majority.is_blocked_by(&denies))
     }
 
     /// The highest index that a quorum holds, where `index_of` says how far each voter holds the log.
@@ -115,6 +126,10 @@ mod tests {
                     let expected = has_majority(set, incoming) && has_majority(set, outgoing);
                     let found = quorum.is_quorum(|node| set >> node.0 & 1 == 1);
                     assert_eq!(found, expected, "{incoming:b} {outgoing:b} {set:b}");
+                    let others = |of| of == 0 || !has_majority(!set & 63, of);
+                    let blocked = quorum.is_blocked_by(|node| set >> node.0 & 1 == 1);
+                    let expected = others(incoming) && others(outgoing);
+                    assert_eq!(blocked, expected, "{incoming:b} {outgoing:b} {set:b} blocks");
                 }
             }
         }

@@ -441,6 +441,7 @@ impl Group {
             | Event::SnapshotNeeded { .. }
             | Event::SnapshotInstalled { .. }
             | Event::Diverged { .. }
+            | Event::Mended { .. }
             | Event::NotReady { .. } => {}
         }
         ctx.out.push_back(NodeEffect::Event { group: self.id, event });

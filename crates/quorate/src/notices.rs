@@ -33,7 +33,8 @@ fn log_event(node: &str, group: u64, event: &Event) {
         | Event::Campaign { .. }
         | Event::Configuration { .. }
         | Event::SnapshotNeeded { .. }
-        | Event::SnapshotInstalled { .. } => tracing::info!(node, group, "{event}"),
+        | Event::SnapshotInstalled { .. }
+        | Event::Mended { .. } => tracing::info!(node, group, "{event}"),
         Event::Leader { leader: None, .. } | Event::SteppedDown { .. } | Event::NotReady { .. } => {
             tracing::warn!(node, group, "{event}")
         }

@@ -265,7 +265,8 @@ fn changes_leadership(event: &Event) -> bool {
         | Event::Dropped { .. }
         | Event::SnapshotNeeded { .. }
         | Event::SnapshotInstalled { .. }
-        | Event::Diverged { .. } => false,
+        | Event::Diverged { .. }
+        | Event::Mended { .. } => false,
     }
 }
 

@@ -550,6 +550,7 @@ impl World {
             | ConsensusEvent::Configuration { .. }
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
+            | ConsensusEvent::Mended { .. }
             | ConsensusEvent::NotReady { .. } => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use super::message::{AppendOutcome, Message};
 use super::replica::{Raft, Role};
-use crate::Event;
+use crate::{Event, Mending};
 use quorate_types::{Configuration, Entry, EntryKind, Epoch, Index, NodeId, Position, Slot};
 
 impl Raft {
@@ -47,13 +47,12 @@ impl Raft {
 
     /// Whether this log holds `position`, and every slot up to it is sound.
     fn agrees_at(&self, position: Position) -> bool {
-        let sound =
-            self.damage.first_fault_above(self.synced).is_none_or(|fault| fault > position.index);
+        let sound = self.first_fault().is_none_or(|fault| fault > position.index);
         sound && self.tail.epoch_at(position.index) == Some(position.epoch)
     }
 
     fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
-        let fault = self.damage.first_fault_above(self.synced);
+        let fault = self.first_fault();
         let lost = fault.is_some_and(|fault| fault <= previous.index);
         if !lost && previous.index <= self.committed && previous.index >= self.tail.purged().index {
             let why = format!("{previous} contradicts what is committed here");
@@ -85,9 +84,17 @@ impl Raft {
         for entry in entries {
             if index > self.tail.last() {
                 self.append(epoch, entry);
-            } else if self.damage.has_fault(index) {
+            } else if self.damage.is_unknown(index) {
+                self.damage.mixed = true;
                 self.refill(epoch, index, entry);
-            } else if self.tail.epoch_at(index) != Some(entry.created()) {
+            } else if self.tail.epoch_at(index) == Some(entry.created()) {
+                if self.damage.has_fault(index) {
+                    let position = Position::new(index, entry.created());
+                    self.note_configuration(index, &entry);
+                    self.put_back(Slot { index, accepted: epoch, entry });
+                    self.event(Event::Mended { position, how: Mending::From(from) });
+                }
+            } else {
                 if index <= self.committed {
                     let sent = Position::new(index, entry.created());
                     self.drop_message(from, format!("{sent} contradicts what is committed here"));
@@ -131,7 +138,7 @@ impl Raft {
         }
     }
 
-    fn note_configuration(&mut self, index: Index, entry: &Entry) {
+    pub(super) fn note_configuration(&mut self, index: Index, entry: &Entry) {
         if entry.kind() != EntryKind::Configuration {
             return;
         }
@@ -142,7 +149,7 @@ impl Raft {
     }
 
     /// Drops every slot at or above `from`.
-    fn truncate(&mut self, from: Index) {
+    pub(super) fn truncate(&mut self, from: Index) {
         assert!(
             from > self.committed,
             "truncation from {from}, but {} is committed",

@@ -60,12 +60,17 @@ impl Raft {
     fn check_leader(&self) {
         let Role::Leader(leader) = &self.role else {
             assert!(
-                matches!(self.role, Role::Follower) || self.damage.is_whole(),
+                matches!(self.role, Role::Follower) || self.knows_its_log(),
                 "invariant 9: a damaged replica campaigns"
             );
             return;
         };
-        assert!(self.damage.is_whole(), "invariant 9: a damaged replica leads");
+        assert!(self.knows_its_log(), "invariant 9: a damaged replica leads");
+        assert!(
+            self.first_fault().is_none(),
+            "invariant 9: a replica leads with a damaged slot: {:?}",
+            self.first_fault()
+        );
         assert!(!self.needs_snapshot, "invariant 10: a replica without its state leads");
         assert!(
             self.hard.voted_for == Some(self.node()),

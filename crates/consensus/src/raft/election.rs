@@ -42,7 +42,7 @@ impl Raft {
     /// Whether it may campaign.
     pub(super) fn is_electable(&self) -> bool {
         self.is_voter()
-            && self.damage.is_whole()
+            && self.is_log_electable()
             && self.install.is_none()
             && !self.needs_snapshot
             && !self.is_stalled()
@@ -141,30 +141,48 @@ impl Raft {
 
     /// The own vote is on disk: it counts from now on.
     pub(super) fn count_own_vote(&mut self) {
-        let node = self.node();
-        if let Role::Candidate(campaign) = &mut self.role {
-            campaign.granted.insert(node);
-        }
-        self.maybe_win();
+        self.count_vote(self.node());
     }
 
-    fn maybe_win(&mut self) {
-        let quorum = self.membership.quorum();
-        let won = |campaign: &Campaign| quorum.is_quorum(|node| campaign.granted.contains(&node));
+    pub(super) fn maybe_win(&mut self) {
         match &self.role {
-            Role::PreCandidate(campaign) if won(campaign) => {
+            Role::PreCandidate(campaign) if self.has_won(campaign) => {
                 let cause = campaign.cause;
                 self.campaign(cause);
             }
-            Role::Candidate(campaign) if won(campaign) => self.become_leader(),
+            Role::Candidate(campaign) if self.has_won(campaign) => {
+                if self.first_fault().is_none() {
+                    self.become_leader();
+                }
+            }
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Follower | Role::Leader(_) => {}
+        }
+    }
+
+    fn has_won(&self, campaign: &Campaign) -> bool {
+        self.membership.quorum().is_quorum(|node| campaign.granted.contains(&node))
+    }
+
+    /// Whether a quorum has voted for this replica in the present term, and it does not lead yet.
+    pub(super) fn has_won_votes(&self) -> bool {
+        matches!(&self.role, Role::Candidate(campaign) if self.has_won(campaign))
+    }
+
+    /// Counts a vote in this campaign.
+    fn count_vote(&mut self, node: NodeId) {
+        let Role::Candidate(campaign) = &mut self.role else { return };
+        campaign.granted.insert(node);
+        self.maybe_win();
+        if self.has_won_votes() {
+            // Something is damaged: what the others say in this term decides.
+            self.hasten_repair();
         }
     }
 
     /// Whether a log that ends at `last` holds everything that this one may have helped to commit (thesis
     /// 3.6.1).
     fn is_up_to_date(&self, last: Position) -> bool {
-        let own = self.tail.last_position();
+        let own = self.last_acknowledged_bound();
         (last.epoch, last.index) >= (own.epoch, own.index)
     }
 
@@ -187,7 +205,7 @@ impl Raft {
             return;
         }
         let granted = self.is_voter()
-            && self.damage.is_whole()
+            && self.damage.is_genuine()
             && self.is_up_to_date(last)
             && !self.has_live_leader();
         self.send(from, Message::PreVoteReply { epoch, context, granted }, None);
@@ -223,7 +241,8 @@ impl Raft {
         }
         self.observe_term(epoch.number);
         let free = self.hard.voted_for.is_none_or(|voted| voted == from);
-        let granted = free && self.is_voter() && self.damage.is_whole() && self.is_up_to_date(last);
+        let granted =
+            free && self.is_voter() && self.damage.is_genuine() && self.is_up_to_date(last);
         if granted {
             if self.hard.voted_for.is_none() {
                 self.hard.voted_for = Some(from);
@@ -236,11 +255,8 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, epoch: Epoch, granted: bool) {
-        let own = self.own_epoch();
-        let Role::Candidate(campaign) = &mut self.role else { return };
-        if granted && epoch == own {
-            campaign.granted.insert(from);
-            self.maybe_win();
+        if granted && epoch == self.own_epoch() {
+            self.count_vote(from);
         }
     }
 

@@ -442,6 +442,9 @@ impl Raft {
 
     /// Slots that were read for a peer are sent to it at once.
     pub(super) fn on_fetched(&mut self, id: FetchId, slots: Vec<Slot>) {
+        if self.on_fetched_for_repair(id, &slots) {
+            return;
+        }
         let epoch = self.own_epoch();
         let Role::Leader(leader) = &mut self.role else { return };
         let asked = leader.peers.iter_mut().find_map(|(to, peer)| {

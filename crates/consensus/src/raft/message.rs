@@ -25,6 +25,30 @@ pub enum AppendOutcome {
     },
 }
 
+/// Why a member cannot give what another has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its log is intact there and does not have the position.
+    Absent,
+    /// It has the position, and its entry is damaged too.
+    Damaged,
+    /// It cannot tell: its own log is not to be relied on there.
+    Unsure,
+    /// The index is only in its engine's state any more; a snapshot is on the way.
+    Applied,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Absent => "absent",
+            Verdict::Damaged => "damaged too",
+            Verdict::Unsure => "unsure",
+            Verdict::Applied => "applied",
+        })
+    }
+}
+
 /// A message of Raft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -171,6 +195,22 @@ pub enum Message {
         /// Which survey.
         context: u64,
     },
+    /// Who has these? Their entries are damaged at the sender, and no leader is known to it.
+    Repair {
+        /// The sender's term.
+        epoch: Epoch,
+        /// What stood in the damaged slots.
+        wants: Vec<Position>,
+    },
+    /// The answer to [`Message::Repair`], in one or more parts; the term is durable.
+    RepairReply {
+        /// The sender's term.
+        epoch: Epoch,
+        /// What the sender holds of it, each with its index.
+        entries: Vec<(Index, Entry)>,
+        /// What it cannot give, and why.
+        verdicts: Vec<(Position, Verdict)>,
+    },
 }
 
 /// The least an encoded proposal takes, in bytes.
@@ -196,6 +236,8 @@ impl Message {
             Message::Survey { .. } => 15,
             Message::SurveyReply { .. } => 16,
             Message::Commit { .. } => 17,
+            Message::Repair { .. } => 18,
+            Message::RepairReply { .. } => 19,
         }
     }
 
@@ -219,7 +261,9 @@ impl Message {
             | Message::Read { epoch, .. }
             | Message::ReadReply { epoch, .. }
             | Message::Survey { epoch, .. }
-            | Message::SurveyReply { epoch, .. } => *epoch,
+            | Message::SurveyReply { epoch, .. }
+            | Message::Repair { epoch, .. }
+            | Message::RepairReply { epoch, .. } => *epoch,
         }
     }
 
@@ -281,6 +325,13 @@ impl Message {
             Message::Read { context, .. }
             | Message::Survey { context, .. }
             | Message::SurveyReply { context, .. } => buffer.put_u64_le(*context),
+            Message::Repair { wants, .. } => {
+                buffer.write_count(wants.len());
+                wants.iter().for_each(|want| buffer.write_position(*want));
+            }
+            Message::RepairReply { entries, verdicts, .. } => {
+                encode_repair_reply(buffer, entries, verdicts);
+            }
         }
     }
 
@@ -337,6 +388,12 @@ impl Message {
             15 => Message::Survey { epoch, context: reader.u64()? },
             16 => Message::SurveyReply { epoch, context: reader.u64()? },
             17 => Message::Commit { epoch, committed: Index(reader.u64()?) },
+            18 => {
+                let count = reader.count(POSITION_SIZE)?;
+                let wants = (0..count).map(|_| decode_want(reader)).collect::<Result<_, _>>()?;
+                Message::Repair { epoch, wants }
+            }
+            19 => decode_repair_reply(reader, epoch)?,
             value => {
                 return Err(DecodeError::Unknown { what: "raft message", value: value.into() });
             }
@@ -407,6 +464,73 @@ fn decode_append_reply(reader: &mut Reader, epoch: Epoch) -> Result<Message, Dec
     let digest = (Index(reader.u64()?), Digest(reader.u64()?));
     Ok(Message::AppendReply { epoch, outcome, digest: known.then_some(digest) })
 }
+
+fn encode_repair_reply(
+    buffer: &mut BytesMut,
+    entries: &[(Index, Entry)],
+    verdicts: &[(Position, Verdict)],
+) {
+    let size: usize = entries.iter().map(|(_, entry)| 8 + entry.encoded_size()).sum();
+    buffer.reserve(size + verdicts.len() * (POSITION_SIZE + 1) + 8);
+    buffer.write_count(entries.len());
+    for (index, entry) in entries {
+        buffer.put_u64_le(index.0);
+        entry.encode(buffer);
+    }
+    buffer.write_count(verdicts.len());
+    for (position, verdict) in verdicts {
+        buffer.write_position(*position);
+        buffer.put_u8(match verdict {
+            Verdict::Absent => 1,
+            Verdict::Damaged => 2,
+            Verdict::Unsure => 3,
+            Verdict::Applied => 4,
+        });
+    }
+}
+
+fn decode_repair_reply(reader: &mut Reader, epoch: Epoch) -> Result<Message, DecodeError> {
+    let count = reader.count(8 + ENTRY_HEADER_SIZE)?;
+    let entries = (0..count)
+        .map(|_| Ok((decode_index(reader)?, Entry::decode(reader)?)))
+        .collect::<Result<_, DecodeError>>()?;
+    let count = reader.count(POSITION_SIZE + 1)?;
+    let verdicts = (0..count)
+        .map(|_| {
+            let position = decode_want(reader)?;
+            let verdict = match reader.u8()? {
+                1 => Verdict::Absent,
+                2 => Verdict::Damaged,
+                3 => Verdict::Unsure,
+                4 => Verdict::Applied,
+                value => {
+                    return Err(DecodeError::Unknown { what: "verdict", value: value.into() });
+                }
+            };
+            Ok((position, verdict))
+        })
+        .collect::<Result<_, DecodeError>>()?;
+    Ok(Message::RepairReply { epoch, entries, verdicts })
+}
+
+fn decode_want(reader: &mut Reader) -> Result<Position, DecodeError> {
+    let position = reader.position()?;
+    match position.index.0 < INDEX_MAX {
+        true => Ok(position),
+        false => Err(DecodeError::Invalid("a position beyond the highest index")),
+    }
+}
+
+fn decode_index(reader: &mut Reader) -> Result<Index, DecodeError> {
+    let index = Index(reader.u64()?);
+    match index.0 < INDEX_MAX {
+        true => Ok(index),
+        false => Err(DecodeError::Invalid("an entry beyond the highest index")),
+    }
+}
+
+/// An encoded position, in bytes: index, epoch number, epoch owner.
+const POSITION_SIZE: usize = 24;
 
 fn encode_origin(buffer: &mut BytesMut, origin: &Origin) {
     buffer.put_u64_le(origin.node.0);
@@ -532,6 +656,17 @@ impl fmt::Display for Message {
             Message::ReadReply { index: None, .. } => write!(f, "read-reply @{epoch} refused"),
             Message::Survey { .. } => write!(f, "survey @{epoch}"),
             Message::SurveyReply { .. } => write!(f, "survey-reply @{epoch}"),
+            Message::Repair { wants, .. } => {
+                write!(f, "repair @{epoch}")?;
+                wants.iter().try_for_each(|want| write!(f, " {want}"))
+            }
+            Message::RepairReply { entries, verdicts, .. } => {
+                write!(f, "repair-reply @{epoch}")?;
+                for (index, entry) in entries {
+                    write!(f, " [{index}@{} {entry}]", entry.created())?;
+                }
+                verdicts.iter().try_for_each(|(of, verdict)| write!(f, " {of}:{verdict}"))
+            }
         }
     }
 }

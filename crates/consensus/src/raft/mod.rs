@@ -13,7 +13,8 @@
 //! - `append`: the consistency check and conflict hints on the other side (3.5, 5.3 of the shorter paper).
 //! - `propose`: taking proposals in and sending them on (6.2). `read`: linearizable reads without an entry (6.4).
 //! - `snapshot`: purging and installing (5). `membership`: the configuration in force is the last one in the log
-//!   (4.1). `digest`: comparing states. `repair`: damaged logs, which the thesis does not treat.
+//!   (4.1). `digest`: comparing states.
+//! - `damage`, `repair`, `survey`: damaged logs and lost hard states, which the thesis does not treat.
 //!
 //! # Where it goes beyond the thesis
 //! - Nothing waits for the disk. An acknowledgement names the write that makes it true; the own log counts only up to
@@ -31,6 +32,7 @@
 
 mod append;
 mod check;
+mod damage;
 mod digest;
 mod election;
 mod leader;
@@ -42,6 +44,7 @@ mod repair;
 mod replica;
 mod snapshot;
 mod status;
+mod survey;
 
-pub use message::{AppendOutcome, Message};
+pub use message::{AppendOutcome, Message, Verdict};
 pub use replica::Raft;

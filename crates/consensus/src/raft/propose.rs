@@ -62,7 +62,7 @@ impl Raft {
 
     /// Why nobody can be asked.
     pub(super) fn why_no_leader(&self) -> RefuseReason {
-        if self.damage.is_whole() { RefuseReason::NoLeader } else { RefuseReason::NotReady }
+        if self.damage.is_genuine() { RefuseReason::NoLeader } else { RefuseReason::NotReady }
     }
 
     /// Appends what it may of `proposals` to the leader's log; gives back the others, with reasons.

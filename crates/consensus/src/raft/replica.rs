@@ -1,12 +1,13 @@
 //! One replica: its state, and how inputs become effects.
 
+use super::damage::Damage;
 use super::election::Campaign;
 use super::leader::Leader;
 use super::membership::Membership;
 use super::message::Message;
 use super::propose::Forwards;
 use super::read::FollowerReads;
-use super::repair::{Damage, suspicion};
+use super::repair::Repair;
 use super::snapshot::Install;
 use crate::tail::Tail;
 use crate::writes::Writes;
@@ -53,7 +54,8 @@ pub(super) struct Contact {
 /// 6. For every peer of a leader `matched < next` and `matched <= last`.
 /// 7. The configuration in force is the last one in the log, committed or not; the quorums are its.
 /// 8. Writes complete in order, and nothing that an unfinished write changes is called durable.
-/// 9. A replica whose log or hard state is damaged neither campaigns nor leads.
+/// 9. A replica that does not know what its log held, or lost its hard state, neither campaigns nor leads; no slot of a
+///    leader's log is damaged above what its engine holds.
 /// 10. A replica that needs a snapshot applies and purges nothing until it has one, and neither campaigns nor leads.
 #[derive(Debug)]
 pub struct Raft {
@@ -71,6 +73,8 @@ pub struct Raft {
     pub(super) writes: Writes,
     /// What of the log or the hard state cannot be relied on.
     pub(super) damage: Damage,
+    /// What goes to and fro about damaged slots.
+    pub(super) repair: Repair,
     /// The configurations of the log.
     pub(super) membership: Membership,
     /// The highest index known to be committed.
@@ -132,10 +136,7 @@ impl Raft {
         let needs_snapshot = applied.position.index < log.bounds.purged.index;
         // What is purged was committed, wherever the state machine that had applied it has gone.
         let applied = if needs_snapshot { log.bounds.purged } else { applied.position };
-        let is_empty = log.bounds.last == Index::ZERO;
-        let forgotten = log.hard_state.is_none() && !is_empty;
         let hard = log.hard_state.unwrap_or_default();
-        let marked = hard.log_epoch == suspicion(options.node);
         let tail = Tail::open(log.bounds, &log.epochs);
         let mut random = ChaCha8Rng::seed_from_u64(
             options.seed ^ options.node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -147,7 +148,8 @@ impl Raft {
             random,
             hard,
             writes: Writes::new(log.bounds.last),
-            damage: Damage::open(&log.faults, applied.index, marked, forgotten, context),
+            damage: Damage::open(&log, &tail, options.node, applied.index, context),
+            repair: Repair::new(now),
             membership: Membership::open(log.configurations),
             committed: applied.index,
             applied: applied.index,
@@ -282,6 +284,10 @@ impl Raft {
             }
             Message::Survey { epoch, context } => self.on_survey(from, epoch, context),
             Message::SurveyReply { .. } => {}
+            Message::Repair { epoch: _, wants } => self.on_repair(from, wants),
+            Message::RepairReply { epoch, entries, verdicts } => {
+                self.on_repair_reply(from, epoch, entries, verdicts);
+            }
         }
     }
 
@@ -337,6 +343,7 @@ impl Raft {
             self.on_election_timeout();
         }
         self.maybe_repeat_read();
+        self.maybe_ask_for_repair();
     }
 
     /// Forms the effects of everything handled since the last time. False when there was nothing.
@@ -388,7 +395,7 @@ impl Raft {
     /// Up to here every slot that is not yet safe in the engine is durable and sound.
     pub(super) fn held(&self) -> Index {
         let durable = self.writes.durable().max(self.synced);
-        match self.damage.first_fault_above(self.synced) {
+        match self.first_fault() {
             Some(fault) => durable.min(fault.previous()),
             None => durable,
         }
@@ -437,7 +444,7 @@ impl Protocol for Raft {
             Role::Leader(leader) => Some(leader.next_deadline()),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => self.election_due,
         };
-        [role, self.reads.next_deadline()].into_iter().flatten().min()
+        [role, self.reads.next_deadline(), self.repair_deadline()].into_iter().flatten().min()
     }
 
     fn status(&self, now: Instant) -> Status {

@@ -44,6 +44,7 @@ impl Raft {
 
     fn on_snapshot_sent(&mut self, to: NodeId, position: Position, outcome: SnapshotOutcome) {
         let now = self.now;
+        self.repair.snapshot_ended(to);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&to) else { return };
         if peer.progress.state != (ProgressState::Snapshot { delivered: None }) {
@@ -118,15 +119,19 @@ impl Raft {
     /// The state machine stands at `position`, which the log did not reach, or reached otherwise: the log begins
     /// there. Where it holds that very position, what follows stays.
     fn take_place(&mut self, position: Position, configuration: Configuration) {
+        let is_uncertain = self.damage.is_unknown(position.index);
+        self.damage.mixed |= is_uncertain && position.index < self.tail.last();
         self.note_log_epoch(self.hard.log_epoch);
-        if self.damage.has_fault(position.index) && position.index < self.tail.last() {
+        if is_uncertain && position.index < self.tail.last() {
             // Nothing proves that what follows is not of this history, and it may have been acknowledged: it
             // stays. What stood in the slot is in the state machine, and is purged at once.
             let (index, accepted) = (position.index, position.epoch);
             self.committed = self.committed.max(index);
             self.put_into_damaged(Slot { index, accepted, entry: Entry::noop(position.epoch) });
         }
-        if self.tail.epoch_at(position.index) == Some(position.epoch) {
+        let is_held = !self.damage.is_unknown(position.index)
+            && self.tail.epoch_at(position.index) == Some(position.epoch);
+        if is_held {
             self.tail.purge(position);
             self.writes.push(Op::Purge(position));
             self.membership.purge(position.index);
@@ -149,8 +154,9 @@ impl Raft {
     /// A crash between the install of a snapshot and the reset of the log leaves the state machine ahead of the
     /// log; the reset is made up for.
     pub(super) fn finish_interrupted_install(&mut self, applied: Position) {
-        let is_known = self.damage.has_fault(applied.index) && applied.index < self.tail.last();
-        if !is_known && self.tail.epoch_at(applied.index) != Some(applied.epoch) {
+        let is_unknown = self.damage.is_unknown(applied.index);
+        let is_other = is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch);
+        if is_other && !(is_unknown && applied.index < self.tail.last()) {
             let configuration = self.membership.at(applied.index).clone();
             self.take_place(applied, configuration);
         }

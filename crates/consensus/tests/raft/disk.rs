@@ -77,7 +77,10 @@ impl Log {
                 accepted: slot.accepted,
             };
             let same = |old: &EpochRun| old.created == run.created && old.accepted == run.accepted;
-            let is_known = !self.faults.contains_key(&slot.index);
+            let is_known = match self.faults.get(&slot.index) {
+                None | Some(SlotFault::DamagedKnown(_)) => true,
+                Some(SlotFault::Absent(_) | SlotFault::DamagedUnknown(_)) => false,
+            };
             if is_known && !epochs.last().is_some_and(same) {
                 epochs.push(run);
             }
@@ -89,6 +92,18 @@ impl Log {
             faults: self.faults.values().copied().collect(),
             configurations: self.configurations(),
         }
+    }
+}
+
+impl Log {
+    /// Damages a slot; what it held stays known, or not.
+    pub(crate) fn damage(&mut self, index: Index, is_known: bool) {
+        let Some(slot) = self.slots.get(&index) else { return };
+        let fault = match is_known {
+            true => SlotFault::DamagedKnown(slot.position()),
+            false => SlotFault::DamagedUnknown(index),
+        };
+        self.faults.insert(index, fault);
     }
 }
 

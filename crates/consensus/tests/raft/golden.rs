@@ -8,7 +8,7 @@ use quorate_consensus::{
     Control, Effect, Input, Limits, Message, Proposal, Protocol, ReadId, SnapshotEffect,
     SnapshotInput, SnapshotOutcome,
 };
-use quorate_types::{EntryKind, Index, Instant, NodeId, Origin, SlotFault, TransactionId, WriteId};
+use quorate_types::{EntryKind, Index, Instant, NodeId, Origin, TransactionId, WriteId};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
@@ -365,9 +365,10 @@ impl Runner for Script {
                 self.tell(node, Input::Link { peer, incarnation: incarnation(peer), up });
             }
             "damage" => {
+                // `damage n2 3`, or `damage n2 3 known` where it is still legible what was there.
                 let (node, index) = (node(0)?, Index(rest[1].parse()?));
                 let disk = &mut self.replica(node).disk;
-                disk.durable.faults.insert(index, SlotFault::DamagedUnknown(index));
+                disk.durable.damage(index, rest.get(2).is_some_and(|word| word == "known"));
                 disk.live = disk.durable.clone();
             }
             "forget" => {
@@ -390,6 +391,17 @@ impl Runner for Script {
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
+            "why-not" => {
+                let now = self.now;
+                let reason = |replica: &Replica| Some(replica.raft.as_ref()?.status(now).why_not);
+                let lines: Vec<String> = self
+                    .replicas
+                    .values()
+                    .filter_map(|replica| Some((replica.node, reason(replica)??)))
+                    .map(|(node, reason)| format!("{node}: {reason}"))
+                    .collect();
+                lines.into_iter().for_each(|line| self.line(line));
+            }
             "log" => self.log(node(0)?),
             "pending" => {
                 let lines: Vec<String> = self

@@ -1,7 +1,7 @@
 //! The encoding of messages: what peers send is input, so nothing that arrives may panic.
 
 use bytes::{Bytes, BytesMut};
-use quorate_consensus::raft::{AppendOutcome, Message};
+use quorate_consensus::raft::{AppendOutcome, Message, Verdict};
 use quorate_consensus::{Proposal, RefuseReason};
 use quorate_types::{
     Digest, Entry, EntryKind, Epoch, Incarnation, Index, NodeId, Origin, Position, TransactionId,
@@ -50,6 +50,17 @@ fn samples() -> Vec<Message> {
         Message::ReadReply { epoch, context, index: None },
         Message::Survey { epoch, context },
         Message::SurveyReply { epoch, context },
+        Message::Repair { epoch, wants: vec![position, Position::new(Index(43), epoch)] },
+        Message::RepairReply {
+            epoch,
+            entries: vec![(Index(41), Entry::noop(epoch))],
+            verdicts: vec![
+                (position, Verdict::Absent),
+                (position, Verdict::Damaged),
+                (position, Verdict::Unsure),
+                (position, Verdict::Applied),
+            ],
+        },
     ]
 }
 

@@ -5,12 +5,11 @@ use crate::machine::Machine;
 use crate::replica::{Replica, encoded, incarnation};
 use bytes::Bytes;
 use quorate_consensus::{
-    Control, Effect, Event, Input, Limits, Message, Proposal, Protocol, ReadId, RoleName,
+    Control, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol, ReadId, RoleName,
     SnapshotEffect, SnapshotInput, SnapshotOutcome,
 };
 use quorate_types::{
-    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, SlotFault,
-    TransactionId,
+    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -80,6 +79,9 @@ pub(crate) struct Marks {
     fetched: u64,
     crashes: u64,
     transfers: u64,
+    rotten: u64,
+    given: u64,
+    given_up: u64,
 }
 
 struct World {
@@ -91,8 +93,10 @@ struct World {
     queued: u64,
     /// Links that carry nothing at present.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// The one node whose slots may be damaged in this run.
+    /// The one node of which any slot and the hard state may be damaged in this run, beyond knowledge.
     fragile: Option<NodeId>,
+    /// Whether the slots of all nodes rot, each index on one node only.
+    rotting: bool,
     healing: bool,
     loss: u64,
     leaders: BTreeMap<u64, NodeId>,
@@ -115,7 +119,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed);
-        let count = random.pick(&[1, 2, 3, 3, 3, 5]);
+        let count = random.pick(&[1, 2, 3, 3, 3, 4, 5]);
         let voters: Vec<NodeId> = (1..=count).map(NodeId).collect();
         let limits = Limits {
             window_size_max: random.pick(&[300, 2_000, 100_000]),
@@ -130,6 +134,7 @@ impl World {
         };
         let replicas = voters.iter().map(|node| (*node, Replica::new(*node, &voters, limits)));
         let fragile = (count >= 3 && random.chance(300)).then(|| random.pick(&voters));
+        let rotting = fragile.is_none() && count >= 2 && random.chance(500);
         let mut world = World {
             now: Instant(1),
             replicas: replicas.collect(),
@@ -137,6 +142,7 @@ impl World {
             queued: 0,
             cut: BTreeSet::new(),
             fragile,
+            rotting,
             healing: false,
             loss: random.pick(&[0, 20, 200]),
             leaders: BTreeMap::new(),
@@ -350,6 +356,8 @@ impl World {
                 }
             }
             Event::Diverged { .. } => panic!("{node}: {event}"),
+            Event::Mended { how: Mending::From(_), .. } => self.marks.given += 1,
+            Event::Mended { how: Mending::GivenUp, .. } => self.marks.given_up += 1,
             Event::Dropped { .. } => panic!("{node}: {event}: nobody lies in this world"),
             Event::Role { .. }
             | Event::EpochChanged { .. }
@@ -562,6 +570,9 @@ impl World {
         if self.fragile == Some(node) && self.random.chance(500) {
             self.damage(node);
         }
+        if self.rotting && self.random.chance(500) {
+            self.rot(node);
+        }
         if self.random.chance(700) {
             self.links_of(node, false);
         }
@@ -580,10 +591,26 @@ impl World {
             log.durable.slots.keys().copied().filter(|index| index.0 > 1).collect();
         for index in indexes {
             if self.random.chance(100) {
-                log.durable.faults.insert(index, SlotFault::DamagedUnknown(index));
+                log.durable.damage(index, self.random.chance(500));
             }
         }
         log.live = log.durable.clone();
+    }
+
+    /// Rot of what only this node loses: each index is intact on all others that hold it.
+    fn rot(&mut self, node: NodeId) {
+        let count = self.voters.len() as u64;
+        let disk = &mut self.replicas.get_mut(&node).expect("is a voter").disk;
+        let own = |index: &Index| index.0 > 1 && index.0 % count == node.0 % count;
+        let indexes: Vec<Index> = disk.durable.slots.keys().copied().filter(own).collect();
+        let per_mille = self.random.pick(&[50, 500, 1000]);
+        for index in indexes {
+            if self.random.chance(per_mille) {
+                self.marks.rotten += 1;
+                disk.durable.damage(index, true);
+            }
+        }
+        disk.live = disk.durable.clone();
     }
 
     /// Entries of one index and term are the same everywhere, and so is all before them.
@@ -709,6 +736,9 @@ fn random_runs_are_safe_and_end_in_progress() {
         total.fetched += marks.fetched;
         total.crashes += marks.crashes;
         total.transfers += marks.transfers;
+        total.rotten += marks.rotten;
+        total.given += marks.given;
+        total.given_up += marks.given_up;
     }
     println!("{count} seeds from {first}: {total:?}");
     if count >= 150 {
@@ -722,6 +752,9 @@ fn random_runs_are_safe_and_end_in_progress() {
             ("fetched", total.fetched),
             ("crashes", total.crashes),
             ("transfers", total.transfers),
+            ("rotten", total.rotten),
+            ("given", total.given),
+            ("given up", total.given_up),
         ];
         for (name, hits) in marks {
             assert!(hits > 0, "no run met {name}: the world has grown too kind");

@@ -174,7 +174,10 @@ impl Replica {
         let Some((first, last)) = self.to_apply.pop_front() else { return Vec::new() };
         let mut done = Vec::new();
         for index in first.0..=last.0 {
-            let slot = self.disk.live.slots.get(&Index(index)).expect("is in the log").clone();
+            let index = Index(index);
+            let slot = self.disk.live.slots.get(&index).expect("is in the log").clone();
+            let fault = self.disk.live.faults.get(&index);
+            assert_eq!(fault, None, "{} applies a damaged slot", self.node);
             let origin = self.machine.apply(&slot);
             done.push((slot, origin));
         }

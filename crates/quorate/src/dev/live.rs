@@ -101,7 +101,9 @@ fn line(name: &str, status: &NodeStatus, group: GroupId, event: &Event) -> Optio
         Event::SnapshotInstalled { position } => {
             Some(format!("{name} took over a snapshot up to {position}"))
         }
-        Event::Diverged { .. } | Event::NotReady { .. } => Some(format!("{name}: {event}")),
+        Event::Diverged { .. } | Event::Mended { .. } | Event::NotReady { .. } => {
+            Some(format!("{name}: {event}"))
+        }
         Event::Role {
             role: RoleName::Learner | RoleName::Follower | RoleName::PreCandidate,
             ..

@@ -47,7 +47,9 @@ impl Claim {
             | Raft::Read { .. }
             | Raft::ReadReply { .. }
             | Raft::Survey { .. }
-            | Raft::SurveyReply { .. } => None,
+            | Raft::SurveyReply { .. }
+            | Raft::Repair { .. }
+            | Raft::RepairReply { .. } => None,
         }
     }
 
