@@ -29,7 +29,8 @@ impl DiskReader for Empty {
 /// Answers every request at once; gives how many writes became durable.
 fn settle(log: &mut Log) -> u64 {
     while let Some(request) = log.poll() {
-        log.handle(DiskDone { id: request.id, result: Ok(DiskOutput::Done) });
+        let done = DiskDone { id: request.id, result: Ok(DiskOutput::Done) };
+        log.handle(quorate_types::Instant::ZERO, done);
     }
     let mut durable = 0;
     while let Some(event) = log.poll_event() {

@@ -11,14 +11,15 @@ use crate::options::LogOptions;
 use crate::segments::Segments;
 use crate::write::Upkeep;
 use quorate_types::{
-    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, GroupId, Index, Op, Position, Slot, WriteId,
+    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, GroupId, Index, Instant, Op, Position, Slot,
+    WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// The durable log of all groups of a node.
 ///
-/// After every call of [`Log::submit`], [`Log::fetch`] or [`Log::handle`], drain [`Log::poll`] and
+/// After every call of [`Log::submit`], [`Log::fetch`], [`Log::handle`] or [`Log::on_time`], drain [`Log::poll`] and
 /// [`Log::poll_event`]. Submissions made before one `poll` share one write and one sync.
 ///
 /// # Invariants
@@ -46,6 +47,8 @@ pub struct Log {
     pub(crate) stream: Stream,
     /// The lowest slot of each group that the last few batches changed.
     pub(crate) recent: VecDeque<(BatchNumber, BTreeMap<GroupId, Index>)>,
+    /// When the last batch, if nothing was written since, is to be proved.
+    pub(crate) prove_at: Option<Instant>,
     /// The batch being written.
     pub(crate) writing: Option<Writing>,
     /// The proof being written, and its segment.
@@ -195,7 +198,7 @@ impl Log {
     }
 
     /// Takes the completion of a request. One that is not of this log is ignored.
-    pub fn handle(&mut self, done: DiskDone) {
+    pub fn handle(&mut self, now: Instant, done: DiskDone) {
         if self.failed.is_some() {
             return;
         }
@@ -203,7 +206,7 @@ impl Log {
             self.finish_read(reading, done.result);
         } else if self.writing.as_ref().is_some_and(|writing| writing.id == done.id) {
             match done.result {
-                Ok(_) => self.finish_write(),
+                Ok(_) => self.finish_write(now),
                 Err(error) => self.fail(&error),
             }
         } else if self.proving.is_some_and(|(id, _)| id == done.id) {
@@ -213,6 +216,19 @@ impl Log {
             }
         } else if self.upkeep.is_some_and(|(id, _)| id == done.id) {
             self.finish_upkeep(done.result);
+        }
+    }
+
+    /// When [`Log::on_time`] is due, if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.prove_at.filter(|_| self.failed.is_none() && self.may_prove())
+    }
+
+    /// Time has passed: a log that was idle for long enough says on disk that its last batch is synced.
+    pub fn on_time(&mut self, now: Instant) {
+        if self.next_deadline().is_some_and(|at| at <= now) {
+            self.prove();
         }
     }
 

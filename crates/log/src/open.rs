@@ -89,6 +89,7 @@ impl Log {
             durable_submission: 0,
             stream,
             recent: VecDeque::new(),
+            prove_at: None,
             writing: None,
             proving: None,
             upkeep: None,

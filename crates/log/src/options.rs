@@ -1,6 +1,7 @@
 //! What can be chosen about a log.
 
 use crate::format::PAGE_SIZE;
+use std::time::Duration;
 
 /// The smallest segment: room for an opening batch, some entries and the proof page.
 const SEGMENT_SIZE_MIN: u64 = 32 * 1024;
@@ -22,6 +23,10 @@ pub struct LogOptions {
     /// How many zero-written segments are kept beyond the one that comes next: they carry control entries and
     /// deletes when the disk is full.
     pub reserve_count: usize,
+    /// How long nothing is written until the idle log says on disk that its last batch is synced. Long enough that a
+    /// client who writes one thing after the other never waits for more than its own batches; short enough that hardly
+    /// any power cut finds a last batch of which nobody knows whether it was acknowledged.
+    pub prove_after: Duration,
     /// Whether a recycled segment is zero-written again before its next life. Then a batch torn by a power cut
     /// shows as such; without it, the torn batch at the very end counts as damaged and peers must refill it.
     pub zero_recycled: bool,
@@ -35,6 +40,7 @@ impl Default for LogOptions {
             read_size_max: 4 * 1024 * 1024,
             batch_size_max: 4 * 1024 * 1024,
             reserve_count: 1,
+            prove_after: Duration::from_millis(100),
             zero_recycled: true,
         }
     }

@@ -10,7 +10,7 @@ use crate::item::{HardRecord, Item, NO_SLOT, Standing};
 use crate::log::{Log, Writing};
 use crate::segments::Segment;
 use bytes::{Bytes, BytesMut};
-use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index};
+use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many batches back a standing looks: as many as one lost page can hide whole and one more, so that what it
@@ -56,8 +56,6 @@ impl Log {
             let waits = self.pending.front().is_some_and(|batch| !batch.is_empty());
             if waits || !self.recovered {
                 self.write_next();
-            } else {
-                self.maybe_prove();
             }
         }
         if self.upkeep.is_none() {
@@ -236,9 +234,10 @@ impl Log {
     }
 
     /// The batch is written and synced.
-    pub(crate) fn finish_write(&mut self) {
+    pub(crate) fn finish_write(&mut self, now: Instant) {
         let writing = self.writing.take().expect("its completion was just matched");
         self.stream.synced = writing.header.batch;
+        self.prove_at = Some(now + self.options.prove_after);
         self.durable_submission = self.durable_submission.max(writing.submission);
         self.counts.syncs += 1;
         self.counts.writes += writing.writes.len() as u64;
@@ -261,12 +260,18 @@ impl Log {
         }
     }
 
-    /// When nothing waits, says on disk that the last batch is synced, in the next page. It need not be synced
-    /// itself: it only helps a later open to tell damage from a torn end.
-    fn maybe_prove(&mut self) {
-        if self.stream.proved == self.stream.synced || self.proving.is_some() {
-            return;
-        }
+    /// Whether nothing waits, and the last batch is not proved yet.
+    pub(crate) fn may_prove(&self) -> bool {
+        self.recovered
+            && self.writing.is_none()
+            && self.proving.is_none()
+            && self.pending.iter().all(Batch::is_empty)
+            && self.stream.proved != self.stream.synced
+    }
+
+    /// Says on disk that the last batch is synced, in the next page. It need not be synced itself: it only helps a
+    /// later open to tell damage from a torn end.
+    pub(crate) fn prove(&mut self) {
         self.stream.proved = self.stream.synced;
         let mut buffer = BytesMut::new();
         self.encode_standings(std::iter::empty(), &mut buffer);

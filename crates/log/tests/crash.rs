@@ -199,6 +199,7 @@ impl Run {
             match self.random.below(10) {
                 0..4 => self.submit(runner),
                 4 => runner.drain(),
+                5 if self.random.chance(30) => runner.pass_time(),
                 _ if !runner.queue.is_empty() => {
                     let place = self.random.below(runner.queue.len() as u64);
                     runner.complete(usize::try_from(place).unwrap());

@@ -222,5 +222,17 @@ fn the_steady_state_is_one_synced_write_a_batch() {
     runner.complete(0);
     assert_eq!(runner.queue.len(), 1, "no proof while writes wait");
     runner.complete(0);
+    assert!(runner.queue.is_empty(), "no proof between the writes of one busy client");
+    let due = runner.log.next_deadline().expect("an idle log proves its last batch");
+    runner.log.submit(G, WriteId(3), vec![write(3, 1, b"c")]);
+    runner.drain();
+    assert_eq!(runner.log.next_deadline(), None, "not while it writes");
+    runner.now = due;
+    runner.complete(0);
+    assert!(runner.log.next_deadline().is_some_and(|later| later > due), "the time begins anew");
+    runner.pass_time();
     assert!(matches!(&runner.queue[0].op, DiskOp::Write { sync: false, .. }), "the idle proof");
+    runner.complete(0);
+    assert_eq!(runner.log.next_deadline(), None, "one proof a batch");
+    assert_eq!(runner.log.status().sync_count, 4, "the opening and three writes");
 }

@@ -182,7 +182,8 @@ impl Node {
         };
         let groups = self.groups.values().filter_map(Group::next_deadline).min();
         let leaving = self.leaving.map(|leaving| leaving.deadline);
-        let all = [forming, groups, leaving, self.space_at, self.peers.next_deadline()];
+        let (log, peers) = (self.log.next_deadline(), self.peers.next_deadline());
+        let all = [forming, groups, leaving, self.space_at, log, peers];
         all.into_iter().flatten().min()
     }
 
@@ -313,7 +314,7 @@ impl Node {
         let mut is_taken = false;
         self.with_groups(|group, ctx| is_taken |= group.on_disk(ctx, &done));
         if !is_taken {
-            self.log.handle(done);
+            self.log.handle(self.now, done);
         }
     }
 
@@ -327,6 +328,7 @@ impl Node {
             self.space_at = Some(now + SPACE_RETRY_INTERVAL);
         }
         self.say_formation_when_due();
+        self.log.on_time(now);
         self.with_groups(|group, ctx| group.on_time(ctx));
     }
 
@@ -433,6 +435,11 @@ impl Node {
 
     fn halt(&mut self, reason: StopReason) {
         self.with_groups(Group::give_up_all);
+        if reason == StopReason::Asked {
+            // Nothing will be written any more: that the last batch is synced is said now, for the next open.
+            self.log.on_time(Instant(u64::MAX));
+            self.poll_disks();
+        }
         self.stopped = Some(match &reason {
             StopReason::Asked => "asked to".to_owned(),
             StopReason::Log(text) | StopReason::Refused(text) => text.clone(),

@@ -243,12 +243,15 @@ fn limits(dice: &mut Dice) -> Limits {
 }
 
 fn log_options(dice: &mut Dice) -> LogOptions {
+    let segment_size = pick(dice, &[32, 64, 256]) * 1024;
     LogOptions {
-        segment_size: pick(dice, &[32, 64, 256]) * 1024,
+        segment_size,
         cache_size_max: pick(dice, &[0, 4_000, 1_000_000]),
         read_size_max: pick(dice, &[1_000, 100_000]),
         batch_size_max: pick(dice, &[2_000, 100_000]),
         reserve_count: pick(dice, &[0, 1]),
+        // Some prove each batch that nothing follows at once, most when they are really idle.
+        prove_after: Duration::from_millis(if segment_size == 64 * 1024 { 0 } else { 100 }),
         zero_recycled: dice.chance(500_000),
     }
 }

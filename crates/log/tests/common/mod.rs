@@ -6,8 +6,8 @@ use bytes::Bytes;
 use quorate_log::{Log, LogEvent, LogOptions, OpenError, Recovery};
 use quorate_types::{
     Configuration, DiskDone, DiskError, DiskOp, DiskOutput, DiskReader, DiskRequest, Entry,
-    EntryKind, Epoch, FileName, GroupId, Incarnation, Index, Member, NodeId, Op, Origin, Slot,
-    TransactionId, WriteId,
+    EntryKind, Epoch, FileName, GroupId, Incarnation, Index, Instant, Member, NodeId, Op, Origin,
+    Slot, TransactionId, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -207,6 +207,7 @@ pub(crate) struct Runner {
     pub(crate) events: VecDeque<LogEvent>,
     /// Requests that were asked for and not executed.
     pub(crate) queue: VecDeque<DiskRequest>,
+    pub(crate) now: Instant,
 }
 
 impl Runner {
@@ -216,7 +217,7 @@ impl Runner {
     ) -> Result<(Runner, Recovery), OpenError> {
         let (log, recovery) = Log::open(&disk, options)?;
         let (events, queue) = (VecDeque::new(), VecDeque::new());
-        Ok((Runner { disk, log, events, queue }, recovery))
+        Ok((Runner { disk, log, events, queue, now: Instant::ZERO }, recovery))
     }
 
     /// Takes what the log asks and says.
@@ -233,15 +234,28 @@ impl Runner {
     pub(crate) fn complete(&mut self, place: usize) {
         let request = self.queue.remove(place).expect("a request is there");
         let result = self.disk.execute(&request.op);
-        self.log.handle(DiskDone { id: request.id, result });
+        self.log.handle(self.now, DiskDone { id: request.id, result });
         self.drain();
     }
 
-    /// Runs until nothing is left to do.
+    /// Nothing happens until what is due next.
+    pub(crate) fn pass_time(&mut self) {
+        if let Some(at) = self.log.next_deadline() {
+            self.now = self.now.max(at);
+            self.log.on_time(self.now);
+            self.drain();
+        }
+    }
+
+    /// Runs until nothing is left to do, however much time passes.
     pub(crate) fn settle(&mut self) {
         self.drain();
+        self.pass_time();
         while !self.queue.is_empty() {
             self.complete(0);
+            if self.queue.is_empty() {
+                self.pass_time();
+            }
         }
     }
 

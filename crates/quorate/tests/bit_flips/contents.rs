@@ -106,7 +106,7 @@ fn fetch(
         let request = log.poll().expect("a fetch is answered or reads");
         if let DiskOp::Read { file, offset, size } = &request.op {
             let result = reader.read(file, *offset, *size).map(DiskOutput::Read);
-            log.handle(DiskDone { id: request.id, result });
+            log.handle(quorate_types::Instant::ZERO, DiskDone { id: request.id, result });
         }
     }
 }
