@@ -164,6 +164,11 @@ impl Group {
         self.waiters.count()
     }
 
+    /// Whether something can go on once entries handed over are applied.
+    pub(crate) fn awaits_apply(&self) -> bool {
+        self.machine.is_held_up() || self.waiters.awaits_apply()
+    }
+
     /// How far the state machine has come.
     pub(crate) fn applied(&self) -> Applied {
         self.machine.applied()

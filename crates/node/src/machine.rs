@@ -152,6 +152,11 @@ impl Machine {
         Some(Wanted { first, last: Index(last) })
     }
 
+    /// Whether entries that may be applied wait for earlier ones to be.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.next <= self.target
+    }
+
     /// What is wanted is being read.
     pub(crate) fn reading(&mut self, read: ReadId) {
         self.reading = Some(read);

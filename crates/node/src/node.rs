@@ -187,6 +187,13 @@ impl Node {
         all.into_iter().flatten().min()
     }
 
+    /// Whether the node has something to do as soon as it hears that entries were applied. Otherwise that may wait
+    /// for the next input or deadline.
+    #[must_use]
+    pub fn awaits_apply(&self) -> bool {
+        self.leaving.is_some() || self.groups.values().any(Group::awaits_apply)
+    }
+
     /// What the node knows of itself and its surroundings, as plain data.
     #[must_use]
     pub fn status(&self, now: Instant) -> NodeStatus {

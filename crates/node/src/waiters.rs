@@ -155,6 +155,11 @@ impl Waiters {
         self.waits.len()
     }
 
+    /// Whether a read waits for an index to be applied.
+    pub(crate) fn awaits_apply(&self) -> bool {
+        !self.by_index.is_empty()
+    }
+
     /// A client proposes. The error is why it is refused at once.
     pub(crate) fn propose(
         &mut self,

@@ -118,7 +118,8 @@ impl<R: Send + 'static> Driver<R> {
 
     /// Waits for something to do, until the next deadline, and takes what waits in the queue.
     fn wait(&mut self, inbound: &mut Vec<Inbound>, round: &Round) -> std::io::Result<Drained> {
-        let first = self.queue.take(inbound, Then::Sleep);
+        let sleep = if self.node.awaits_apply() { Then::Sleep } else { Then::SleepDeeply };
+        let first = self.queue.take(inbound, sleep);
         if first != Drained::Nothing || self.streams.is_ready() {
             self.streams.wait(Some(Duration::ZERO))?;
             return Ok(first);

@@ -28,6 +28,11 @@ impl<R> Reports<R> {
     fn done(&self, done: MachineDone) {
         self.queue.push(Inbound::Node(NodeInput::Machine { group: self.group, done }));
     }
+
+    /// As [`Reports::done`] for what the node's thread need not wake for, unless it waits for that.
+    fn applied(&self, done: MachineDone) {
+        self.queue.push_quietly(Inbound::Node(NodeInput::Machine { group: self.group, done }));
+    }
 }
 
 /// A state machine that runs.
@@ -188,7 +193,7 @@ impl<M: StateMachine> Worker<M> {
         let answered = replies.iter().map(|(request, _)| *request).collect();
         self.reports.counters.apply.observe(begin.elapsed());
         self.reports.counters.applied_count.add(count);
-        self.reports.done(MachineDone::Applied { applied: self.machine.applied(), answered });
+        self.reports.applied(MachineDone::Applied { applied: self.machine.applied(), answered });
         let deliveries = self.reports.waiters.replies(replies.into_iter());
         self.reports.replier.deliver(deliveries);
         Ok(())

@@ -25,8 +25,18 @@ pub(crate) enum Drained {
 pub(crate) enum Then {
     /// It goes to sleep: the next push wakes it.
     Sleep,
+    /// It goes to sleep and wants to hear of nothing that can wait: see [`Queue::push_quietly`].
+    SleepDeeply,
     /// It comes back by itself.
     GoOn,
+}
+
+/// Whether the consumer sleeps and nobody has woken it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asleep {
+    No,
+    Lightly,
+    Deeply,
 }
 
 /// Wakes a consumer that sleeps.
@@ -62,15 +72,14 @@ pub(crate) struct Queue<T, W = Condvar> {
 struct State<T> {
     /// What waits, oldest first.
     items: Vec<T>,
-    /// Whether the consumer sleeps and nobody has woken it yet.
-    asleep: bool,
+    asleep: Asleep,
     /// Whether anything pushed from now on is dropped.
     closed: bool,
 }
 
 impl<T, W: Wake> Queue<T, W> {
     pub(crate) fn with(wake: W) -> Queue<T, W> {
-        let state = State { items: Vec::new(), asleep: false, closed: false };
+        let state = State { items: Vec::new(), asleep: Asleep::No, closed: false };
         Queue { state: Mutex::new(state), wake }
     }
 
@@ -90,6 +99,20 @@ impl<T, W: Wake> Queue<T, W> {
         true
     }
 
+    /// Appends one item that can wait until the consumer wakes for something else, if that is how it sleeps; false
+    /// when the queue is closed.
+    pub(crate) fn push_quietly(&self, item: T) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.items.push(item);
+        if state.asleep == Asleep::Lightly {
+            self.wake_after(state);
+        }
+        true
+    }
+
     /// Appends all items and leaves the list empty; false when the queue is closed.
     pub(crate) fn push_all(&self, items: &mut Vec<T>) -> bool {
         if items.is_empty() {
@@ -106,9 +129,9 @@ impl<T, W: Wake> Queue<T, W> {
     }
 
     fn wake_after(&self, mut state: MutexGuard<'_, State<T>>) {
-        let asleep = std::mem::take(&mut state.asleep);
+        let asleep = std::mem::replace(&mut state.asleep, Asleep::No);
         drop(state);
-        if asleep {
+        if asleep != Asleep::No {
             self.wake.wake();
         }
     }
@@ -118,7 +141,11 @@ impl<T, W: Wake> Queue<T, W> {
         assert!(into.is_empty(), "what was taken before is dealt with first");
         let mut state = self.lock();
         let taken = state.take(into);
-        state.asleep = taken == Drained::Nothing && then == Then::Sleep;
+        state.asleep = match then {
+            Then::Sleep if taken == Drained::Nothing => Asleep::Lightly,
+            Then::SleepDeeply if taken == Drained::Nothing => Asleep::Deeply,
+            Then::Sleep | Then::SleepDeeply | Then::GoOn => Asleep::No,
+        };
         taken
     }
 
@@ -163,7 +190,7 @@ impl<T> Queue<T> {
                 Drained::Items => return true,
                 Drained::Closed => return false,
                 Drained::Nothing => {
-                    state.asleep = true;
+                    state.asleep = Asleep::Lightly;
                     state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
@@ -212,6 +239,19 @@ mod tests {
         queue.push(3);
         queue.push(4);
         assert_eq!(woken(), 1, "once is enough");
+
+        assert_eq!(queue.take(&mut items, Then::GoOn), Drained::Items);
+        items.clear();
+        assert_eq!(queue.take(&mut items, Then::SleepDeeply), Drained::Nothing);
+        queue.push_quietly(5);
+        assert_eq!(woken(), 1, "that can wait");
+        queue.push(6);
+        assert_eq!(woken(), 2);
+        assert_eq!(queue.take(&mut items, Then::GoOn), Drained::Items);
+        assert_eq!(std::mem::take(&mut items), [5, 6]);
+        assert_eq!(queue.take(&mut items, Then::Sleep), Drained::Nothing);
+        queue.push_quietly(7);
+        assert_eq!(woken(), 3, "it waits for that");
     }
 
     #[test]
