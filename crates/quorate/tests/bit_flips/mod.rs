@@ -6,8 +6,9 @@ mod layout;
 use crate::common::{Client, Cluster, wait_for};
 use contents::Contents;
 use layout::{Block, CHAIN_AT, HEADER_SIZE, Kind};
+use quorate_types::Index;
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -326,4 +327,74 @@ fn a_node_with_a_damaged_log_says_where_and_is_made_whole_by_its_peers() {
     cluster.kill(victim);
     let end = Contents::read(&data_dir).expect("it opens");
     assert!(end.summary.faults.is_empty(), "not repaired: {:?}", end.summary.faults);
+}
+
+/// Damages the latest entries of a stopped node's log that nobody else has lost yet; gives their indexes.
+fn damage_another(data_dir: &Path, lost: &BTreeSet<Index>) -> BTreeSet<Index> {
+    let whole = Contents::read(data_dir).expect("it opens");
+    for file in segments(data_dir).into_iter().rev() {
+        let former = std::fs::read(&file).expect("it can be read");
+        for batch in layout::batches(&former).into_iter().rev() {
+            let mut content = former.clone();
+            flip_body(&mut content, batch);
+            std::fs::write(&file, &content).expect("written");
+            let found = Contents::read(data_dir).expect("damage is no reason to refuse");
+            let missing = whole.slots.keys().filter(|index| !found.slots.contains_key(index));
+            let missing: BTreeSet<Index> = missing.copied().collect();
+            if !missing.is_empty() && missing.is_disjoint(lost) {
+                return missing;
+            }
+        }
+        std::fs::write(&file, &former).expect("written");
+    }
+    panic!("no other entry to damage in {}", data_dir.display());
+}
+
+/// Stops all nodes, damages another of the latest entries on each, starts them, and demands that all is there.
+fn damage_all(how: Signal) {
+    let (mut cluster, mut client, mut acknowledged, _) = used_cluster();
+    put_some(&mut client, &mut acknowledged, 30);
+    (0..3).for_each(|node| cluster.node(node).signal(how));
+    (0..3).for_each(|node| {
+        cluster.node(node).wait();
+    });
+    let mut lost = BTreeSet::new();
+    for node in 0..3 {
+        let missing = damage_another(&cluster.data_dir(node), &lost);
+        println!("n{} lost {missing:?}", node + 1);
+        lost.extend(missing);
+    }
+    (0..3).for_each(|node| cluster.start(node));
+    for node in 0..3 {
+        wait_until_whole(&cluster, &mut client, node, &acknowledged);
+    }
+    put_some(&mut client, &mut acknowledged, 5);
+    for node in 0..3 {
+        wait_until_whole(&cluster, &mut client, node, &acknowledged);
+        for (key, value) in &acknowledged {
+            let found = client.get_at(node, key, true).expect("it serves");
+            assert_eq!(found.as_ref(), Some(value), "{key} at n{}", node + 1);
+        }
+        let log = cluster.node(node).log();
+        assert!(log.contains("the log is damaged"), "n{} says nothing:\n{log}", node + 1);
+        let refilled = log.lines().filter(|line| line.contains("refilled from")).count();
+        println!("n{}: {refilled} entries refilled from a peer", node + 1);
+    }
+    for node in 0..3 {
+        cluster.kill(node);
+        let end = Contents::read(&cluster.data_dir(node)).expect("it opens");
+        assert!(end.summary.faults.is_empty(), "not repaired: {:?}", end.summary.faults);
+    }
+}
+
+/// What a killed process had applied and not handed to its engine's files is only in its log.
+#[test]
+fn damage_in_different_places_on_all_nodes_that_were_killed_is_repaired_and_nothing_is_lost() {
+    damage_all(Signal::KILL);
+}
+
+/// Each node stops cleanly and so holds in its engine what is damaged in its log.
+#[test]
+fn damage_in_different_places_on_all_nodes_that_left_is_repaired_and_nothing_is_lost() {
+    damage_all(Signal::TERM);
 }
