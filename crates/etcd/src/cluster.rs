@@ -1,6 +1,6 @@
 //! `etcdserverpb.Cluster`: who takes part. Changing that is not offered yet.
 
-use crate::door::{Door, unreadable};
+use crate::door::Door;
 use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::{Member, MemberListRequest, MemberListResponse};
 use crate::replica::{Replica, SYSTEM_GROUP};
@@ -15,7 +15,7 @@ impl<R: Replica, E: Engine> Cluster for Door<R, E> {
     ) -> Result<Response<MemberListResponse>, Status> {
         let timeout = self.admit(request.metadata())?;
         if request.get_ref().linearizable {
-            self.barrier(timeout).await?;
+            self.barrier(false, timeout).await?;
         }
         let header = self.header().at(self.reader().revision().0);
         let members = self.members()?;
@@ -33,7 +33,7 @@ impl<R: Replica, E: Engine> Door<R, E> {
         let attributes = self
             .reader()
             .members_attributes()
-            .map_err(|fault| unreadable(quorate_store::ReadError::Fault(fault)))?;
+            .map_err(|fault| self.unreadable(quorate_store::ReadError::Fault(fault)))?;
         let members = group.configuration.members.iter().map(|(id, member)| {
             // Without attributes the member has not started, which clients see by its empty name.
             let published = attributes.get(id).cloned().unwrap_or_default();

@@ -12,6 +12,7 @@ use quorate_store::etcd::{
     TxnResponse,
 };
 use quorate_store::{ReadError, StoreReader};
+use quorate_types::ApplyFault;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
@@ -119,9 +120,20 @@ impl<R: Replica, E: Engine> Door<R, E> {
         status.groups.get(&SYSTEM_GROUP).is_some_and(|group| group.role == RoleName::Learner)
     }
 
-    /// Waits until local reads are linearizable.
-    pub(crate) async fn barrier(&self, timeout: Option<Duration>) -> Result<(), Status> {
-        Ok(self.replica().read_barrier(timeout).await?)
+    /// Waits until local reads are as recent as they must be: linearizable, unless any state that this member has had is
+    /// good enough.
+    pub(crate) async fn barrier(
+        &self,
+        serializable: bool,
+        timeout: Option<Duration>,
+    ) -> Result<(), Status> {
+        if !serializable {
+            return Ok(self.replica().read_barrier(timeout).await?);
+        }
+        match self.replica().is_awaiting_snapshot() {
+            true => Err(EtcdError::Unhealthy.status()),
+            false => Ok(()),
+        }
     }
 
     /// Agrees on a command, applies it, and gives back what it says.
@@ -145,28 +157,45 @@ impl<R: Replica, E: Engine> Door<R, E> {
     /// whatever its limit, on a thread of its own, so that requests behind it do not wait.
     pub(crate) async fn read(&self, range: RangeRequest) -> Result<RangeResponse, Status> {
         if range.range_end.is_empty() {
-            return self.reader().range(&range).map_err(unreadable);
+            return self.reader().range(&range).map_err(|error| self.unreadable(error));
         }
         let door = self.clone();
-        aside(move || door.reader().range(&range)).await
+        self.aside(move || door.reader().range(&range)).await
     }
 
     /// Carries out a transaction that writes nothing, on the local store as it is now.
     pub(crate) async fn read_txn(&self, txn: TxnRequest) -> Result<TxnResponse, Status> {
         let door = self.clone();
-        aside(move || door.reader().txn(&txn)).await
+        self.aside(move || door.reader().txn(&txn)).await
     }
-}
 
-/// Reads on a thread that may take its time.
-async fn aside<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(result) => result.map_err(unreadable),
-        Err(error) => {
-            tracing::error!(%error, "a read was cut short");
-            Err(EtcdError::Stopped.status())
+    /// Reads on a thread that may take its time.
+    async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Status> {
+        match tokio::task::spawn_blocking(read).await {
+            Ok(result) => result.map_err(|error| self.unreadable(error)),
+            Err(error) => {
+                tracing::error!(%error, "a read was cut short");
+                Err(EtcdError::Stopped.status())
+            }
+        }
+    }
+
+    /// The error of a read that the store could not answer. A node whose engine is damaged is told so, and stops: what it
+    /// would go on to serve may be wrong as well.
+    pub(crate) fn unreadable(&self, error: ReadError) -> Status {
+        match error {
+            ReadError::Refused(error) => refused(error),
+            ReadError::Fault(fault) => {
+                tracing::error!(%fault, "a read failed");
+                match fault {
+                    ApplyFault::Damaged(_) => self.replica().report_fault(fault),
+                    ApplyFault::Engine(_) | ApplyFault::Unsupported { .. } => {}
+                }
+                EtcdError::Stopped.status()
+            }
         }
     }
 }
@@ -174,15 +203,4 @@ async fn aside<T: Send + 'static>(
 /// The error of a request that the store refused.
 pub(crate) fn refused(error: KvError) -> Status {
     EtcdError::from(error).status()
-}
-
-/// The error of a read that the store could not answer.
-pub(crate) fn unreadable(error: ReadError) -> Status {
-    match error {
-        ReadError::Refused(error) => refused(error),
-        ReadError::Fault(fault) => {
-            tracing::error!(%fault, "a read failed");
-            EtcdError::Stopped.status()
-        }
-    }
 }

@@ -77,9 +77,7 @@ async fn health<R: Replica, E: Engine>(
 
 /// Reads as a client would, without needing a key to be there.
 async fn read<R: Replica, E: Engine>(door: &Door<R, E>, serializable: bool) -> Result<(), Status> {
-    if !serializable {
-        door.barrier(None).await?;
-    }
+    door.barrier(serializable, None).await?;
     door.read(RangeRequest { key: "health".into(), ..RangeRequest::default() }).await?;
     Ok(())
 }
@@ -116,6 +114,8 @@ impl Check {
         match self {
             // A node that finds corruption stops; one that answers has found none.
             Check::DataCorruption => Ok(()),
+            // A node that waits for its state lives, and must not be ended for it.
+            Check::SerializableRead if door.replica().is_awaiting_snapshot() => Ok(()),
             Check::SerializableRead => read(door, true).await.map_err(|error| text_of(&error)),
             Check::LinearizableRead => read(door, false).await.map_err(|error| {
                 let missing = door.missing();

@@ -26,9 +26,7 @@ impl<R: Replica, E: Engine> Kv for Door<R, E> {
         let serializable = message.serializable;
         let range = translate::range(message).map_err(EtcdError::status)?;
         check_range(&range).map_err(refused)?;
-        if !serializable {
-            self.barrier(timeout).await?;
-        }
+        self.barrier(serializable, timeout).await?;
         let reply = self.read(range).await?;
         Ok(Response::new(translate::range_response(reply, self.header())))
     }
@@ -61,9 +59,7 @@ impl<R: Replica, E: Engine> Kv for Door<R, E> {
         let txn = translate::txn(message).map_err(EtcdError::status)?;
         if txn.is_read_only() {
             check_txn(&txn).map_err(refused)?;
-            if !serializable {
-                self.barrier(timeout).await?;
-            }
+            self.barrier(serializable, timeout).await?;
             let reply = self.read_txn(txn).await?;
             return Ok(Response::new(translate::txn_response(reply, self.header())));
         }

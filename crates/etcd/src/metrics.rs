@@ -100,6 +100,15 @@ fn consensus(text: &mut Text, status: &NodeStatus) {
 
 /// Where each replica stands.
 fn replicas(text: &mut Text, status: &NodeStatus) {
+    text.family(
+        "quorate_awaiting_snapshot",
+        Kind::Gauge,
+        "Whether the state is lost, and nothing is served until a peer's snapshot has come.",
+    );
+    for id in status.groups.keys() {
+        let labels = [("group", &id.0.to_string()[..]), ("node", &status.name)];
+        text.sample(&labels, u64::from(status.awaiting_snapshot.contains(id)));
+    }
     let mut gauge = |name, help, of: fn(&Status) -> u64| {
         text.family(name, Kind::Gauge, help);
         for (id, group) in &status.groups {

@@ -5,7 +5,7 @@ use quorate_consensus::RefuseReason;
 use quorate_node::NodeStatus;
 use quorate_runtime::{NodeHandle, RequestError, RuntimeMetrics};
 use quorate_store::etcd::Reply;
-use quorate_types::{ClusterId, EntryKind, GroupId, NodeId};
+use quorate_types::{ApplyFault, ClusterId, EntryKind, GroupId, NodeId};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,12 @@ pub trait Replica: Send + Sync + 'static {
 
     /// Who leads.
     fn leader(&self) -> Option<NodeId>;
+
+    /// Whether the local state is lost, so that nothing of it may be served before a snapshot has taken its place.
+    fn is_awaiting_snapshot(&self) -> bool;
+
+    /// A read has met something in the local state that cannot be right.
+    fn report_fault(&self, fault: ApplyFault);
 }
 
 impl From<RequestError> for Failure {
@@ -109,5 +115,13 @@ impl Replica for NodeHandle<Reply> {
 
     fn leader(&self) -> Option<NodeId> {
         NodeHandle::leader(self)
+    }
+
+    fn is_awaiting_snapshot(&self) -> bool {
+        NodeHandle::is_awaiting_snapshot(self)
+    }
+
+    fn report_fault(&self, fault: ApplyFault) {
+        NodeHandle::report_fault(self, SYSTEM_GROUP, fault);
     }
 }

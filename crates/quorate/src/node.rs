@@ -9,7 +9,7 @@ use quorate_runtime::{
 };
 use quorate_store::Store;
 use quorate_store::etcd::Reply;
-use quorate_types::GroupId;
+use quorate_types::{ApplyFault, GroupId};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,8 @@ pub(crate) struct RunningNode {
     pub(crate) handle: NodeHandle<Reply>,
     /// Where clients connect.
     pub(crate) etcd_address: SocketAddr,
+    /// Where the engine is.
+    engine_folder: PathBuf,
     /// Closes the door when it is sent or dropped.
     close: oneshot::Sender<()>,
     /// Serves clients.
@@ -65,11 +67,17 @@ impl RunningNode {
         let folder =
             DataFolder::lock(&settings.data_dir, &owner).map_err(|error| failed(&error))?;
         let engine_folder = settings.data_dir.join(ENGINE_FOLDER);
-        let engine =
-            DiskEngine::open(&engine_folder, EngineOptions::default()).map_err(|error| {
-                Failure::Failed(format!("the engine in {}: {error}", engine_folder.display()))
-            })?;
-        let store = Store::open(engine, GroupId(0)).map_err(|error| failed(&error))?;
+        let open = || {
+            let engine = DiskEngine::open(&engine_folder, EngineOptions::default())?;
+            Store::open(engine, GroupId(0))
+        };
+        let opened = quorate_runtime::open_or_set_aside(&engine_folder, open);
+        let (store, set_aside) = opened.map_err(|error| {
+            Failure::Failed(format!("the engine in {}: {error}", engine_folder.display()))
+        })?;
+        if let Some(set_aside) = set_aside {
+            tracing::warn!(node = settings.name, "{set_aside}");
+        }
         let reader = store.reader();
         let peer = PeerListener::Bound(settings.peer);
         let name = settings.name.clone();
@@ -96,7 +104,7 @@ impl RunningNode {
         };
         let pages = admin::routes(handle.clone());
         let door = tokio::spawn(quorate_etcd::serve_with(listener, door, pages, closed));
-        Ok(RunningNode { handle, etcd_address, close, door, publisher })
+        Ok(RunningNode { handle, etcd_address, engine_folder, close, door, publisher })
     }
 
     /// Leaves the cluster's work to others, answers what is due, and closes the door; gives the reason why the node
@@ -107,6 +115,9 @@ impl RunningNode {
             self.handle.stopped().await
         });
         let left = left.await;
+        if let Ok(StopReason::Machine(ApplyFault::Damaged(reason))) = &left {
+            condemn(&self.engine_folder, reason);
+        }
         self.publisher.abort();
         let _ = self.close.send(());
         // The door limits by itself how long it waits for its clients.
@@ -117,6 +128,16 @@ impl RunningNode {
                 LEAVE_TIMEOUT.as_secs()
             ))
         })
+    }
+}
+
+/// Sees to it that the next start does not meet the same damage.
+fn condemn(engine_folder: &Path, reason: &str) {
+    match quorate_runtime::condemn(engine_folder, reason) {
+        Ok(()) => tracing::warn!(
+            "the engine is damaged: start this node again, and it takes its state from a peer; what is damaged is kept"
+        ),
+        Err(error) => tracing::error!(%error, "cannot record that the engine is damaged"),
     }
 }
 

@@ -13,6 +13,7 @@ mod command_line;
 mod data_folder;
 mod dev;
 mod durable_replies;
+mod engine_loss;
 mod failures;
 mod foreign_data;
 mod formation;

@@ -109,12 +109,15 @@ impl DiskEngine {
     /// `Damaged` when what is there cannot be trusted, `Failed` when the device fails.
     pub fn open(root: &Path, options: EngineOptions) -> Result<DiskEngine, EngineError> {
         std::fs::create_dir_all(root).map_err(io_error)?;
-        let number = match std::fs::read_to_string(root.join(LIVE_FILE)) {
-            Ok(text) => parse_live(&text).ok_or_else(|| {
+        let number = match std::fs::read(root.join(LIVE_FILE)) {
+            Ok(text) => parse_live(&String::from_utf8_lossy(&text)).ok_or_else(|| {
                 let path = root.join(LIVE_FILE);
                 EngineError::Damaged(format!("{} does not name a generation", path.display()))
             })?,
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                check_nothing_written(root)?;
+                0
+            }
             Err(error) => return Err(io_error(error)),
         };
         remove_others(root, number)?;
@@ -248,6 +251,19 @@ impl EngineReader for DiskReader {
     fn size(&self) -> u64 {
         self.live.now().core.size()
     }
+}
+
+/// Checks that an engine without the file that names its generation is one whose first start was cut short.
+fn check_nothing_written(root: &Path) -> Result<(), EngineError> {
+    for entry in std::fs::read_dir(root).map_err(io_error)? {
+        let runs = entry.map_err(io_error)?.path().join(manifest::RUNS_FOLDER);
+        if runs.is_dir() && std::fs::read_dir(&runs).map_err(io_error)?.next().is_some() {
+            let live = root.join(LIVE_FILE);
+            let reason = format!("{} is missing, {} is not empty", live.display(), runs.display());
+            return Err(EngineError::Damaged(reason));
+        }
+    }
+    Ok(())
 }
 
 fn generation_path(root: &Path, number: u64) -> PathBuf {

@@ -8,8 +8,10 @@ use crate::queue::Queue;
 use crate::waiters::{Waiter, Waiters};
 use bytes::Bytes;
 use quorate_consensus::{Control, Event, RefuseReason};
-use quorate_node::{MachineRequest, NodeInput, NodeStatus, Request, RequestId, StopReason};
-use quorate_types::{ClusterId, EntryKind, GroupId, Index, Instant, NodeId};
+use quorate_node::{
+    MachineDone, MachineRequest, NodeInput, NodeStatus, Request, RequestId, StopReason,
+};
+use quorate_types::{ApplyFault, ClusterId, EntryKind, GroupId, Index, Instant, NodeId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,6 +238,20 @@ impl<R: Send + 'static> NodeHandle<R> {
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.0.published.cluster()
+    }
+
+    /// Whether the system group's state is lost, so that nothing of it may be served before a snapshot has taken its
+    /// place.
+    #[must_use]
+    pub fn is_awaiting_snapshot(&self) -> bool {
+        self.0.published.is_awaiting_snapshot()
+    }
+
+    /// A read beside the node has met something in a group's state that cannot be right: the node stops, as when an apply
+    /// meets it.
+    pub fn report_fault(&self, group: GroupId, fault: ApplyFault) {
+        let done = MachineDone::Failed(fault);
+        self.0.queue.push(Inbound::Node(NodeInput::Machine { group, done }));
     }
 
     /// What happens from now on; the first who asks also gets what happened since the start. A reader that lags

@@ -26,6 +26,7 @@ mod clock;
 mod disk;
 mod driver;
 mod engine;
+mod engine_folder;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod files;
@@ -44,6 +45,7 @@ mod waiters;
 
 pub use clock::Clock;
 pub use engine::{DiskEngine, DiskReader, DiskView, EngineOptions};
+pub use engine_folder::{SetAside, condemn, open_or_set_aside};
 pub use folder::{DataFolder, DataFolderError, FileReader};
 pub use handle::{NodeHandle, NodeNotice, RequestError};
 pub use metrics::RuntimeMetrics;

@@ -3,7 +3,7 @@
 use crate::handle::NodeNotice;
 use quorate_node::{NodeStatus, StopReason};
 use quorate_types::{ClusterId, GroupId, NodeId};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{broadcast, watch};
 
@@ -22,6 +22,8 @@ pub(crate) struct Published {
     node: AtomicU64,
     /// The cluster; 0 while none is formed.
     cluster: AtomicU64,
+    /// Whether the system group's state is lost and waits for a snapshot.
+    awaiting_snapshot: AtomicBool,
     notices: broadcast::Sender<NodeNotice>,
     /// What was noted before anybody could ask: the node runs, and says what it found in its folder, before its
     /// starter has the handle. Given to the first who asks.
@@ -38,6 +40,7 @@ impl Published {
             leader: AtomicU64::new(0),
             node: AtomicU64::new(0),
             cluster: AtomicU64::new(0),
+            awaiting_snapshot: AtomicBool::new(false),
             notices,
             early: Mutex::new(Some(early)),
             stopped: watch::channel(None).0,
@@ -53,6 +56,8 @@ impl Published {
         }
         self.node.store(status.node.map_or(0, |node| node.0), Ordering::Relaxed);
         self.cluster.store(status.cluster.map_or(0, |cluster| cluster.0), Ordering::Relaxed);
+        let awaiting = status.awaiting_snapshot.contains(&GroupId(0));
+        self.awaiting_snapshot.store(awaiting, Ordering::Relaxed);
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
     }
 
@@ -74,6 +79,10 @@ impl Published {
 
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
         Some(ClusterId(self.cluster.load(Ordering::Relaxed))).filter(|cluster| cluster.0 != 0)
+    }
+
+    pub(crate) fn is_awaiting_snapshot(&self) -> bool {
+        self.awaiting_snapshot.load(Ordering::Relaxed)
     }
 
     pub(crate) fn notify(&self, notice: NodeNotice) {

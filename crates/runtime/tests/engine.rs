@@ -305,10 +305,32 @@ fn a_generation_that_was_not_committed_is_removed_at_open() {
 }
 
 #[test]
+fn a_marker_that_is_missing_is_damage_unless_nothing_was_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    let marker = folder.path().join("LIVE");
+    std::fs::remove_file(&marker).expect("removed");
+    let mut engine = open(folder.path());
+    engine.write(everywhere(1)).expect("written");
+    engine.syncer()().expect("synced");
+    drop(engine);
+    std::fs::remove_file(&marker).expect("removed");
+    let opened = DiskEngine::open(folder.path(), EngineOptions::default());
+    assert!(matches!(opened.err(), Some(EngineError::Damaged(_))));
+    std::fs::write(&marker, "gen-1\n").expect("written");
+    let engine = open(folder.path());
+    assert_eq!(
+        numbers(&engine.reader().view().expect("a view"), Table::Current),
+        [1],
+        "it is kept"
+    );
+}
+
+#[test]
 fn a_marker_that_names_nothing_is_damage() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(open(folder.path()));
-    for content in ["gen-9\n", "", "gen-0\n", "rubbish"] {
+    for content in [&b"gen-9\n"[..], b"", b"gen-0\n", b"rubbish", b"\xff\xfe"] {
         std::fs::write(folder.path().join("LIVE"), content).expect("written");
         let opened = DiskEngine::open(folder.path(), EngineOptions::default());
         assert!(matches!(opened.err(), Some(EngineError::Damaged(_))), "{content:?}");

@@ -180,6 +180,24 @@ async fn without_a_quorum_writes_fail_as_in_etcd_and_serializable_reads_answer()
 }
 
 #[tokio::test]
+async fn a_member_whose_state_is_lost_serves_nothing_and_lives() {
+    let server = Server::start().await;
+    let mut kv = server.kv().await;
+    kv.put(put("k", "v")).await.expect("put");
+    server.replica.lose_state();
+    let local = RangeRequest { serializable: true, ..range("k", "") };
+    for range in [range("k", ""), local] {
+        let error = kv.range(range).await.expect_err("there is nothing to read");
+        says(&error, Code::Unavailable, "etcdserver: unhealthy cluster");
+    }
+    assert_eq!(server.get("/livez").await, (200, "ok\n".into()));
+    assert_eq!(server.get("/readyz").await.0, 503);
+    let (_, text) = server.get("/metrics").await;
+    assert!(text.contains("quorate_awaiting_snapshot{group=\"0\",node=\"n1\"} 1"), "{text}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_clients_deadline_reaches_the_node() {
     let server = Server::start().await;
     let mut kv = server.kv().await;

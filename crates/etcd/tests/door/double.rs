@@ -10,10 +10,10 @@ use quorate_store::engine::{MemoryDisk, MemoryEngine};
 use quorate_store::etcd::Reply;
 use quorate_store::{Store, StoreReader};
 use quorate_types::{
-    Applied, ClusterId, Committed, Configuration, Entry, EntryKind, Epoch, GroupId, Incarnation,
-    Index, Member, NodeId, Origin, Position, StartNumber, StateMachine, TransactionId,
+    Applied, ApplyFault, ClusterId, Committed, Configuration, Entry, EntryKind, Epoch, GroupId,
+    Incarnation, Index, Member, NodeId, Origin, Position, StartNumber, StateMachine, TransactionId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +29,8 @@ struct State {
     failure: Option<Failure>,
     leader: Option<NodeId>,
     timeouts: Vec<Option<Duration>>,
+    /// Whether the state is said to be lost.
+    awaits_snapshot: bool,
 }
 
 /// A replica that agrees at once, or fails as told.
@@ -46,6 +48,7 @@ impl Double {
             failure: None,
             leader: Some(NodeId(1)),
             timeouts: Vec::new(),
+            awaits_snapshot: false,
         };
         (Double(Arc::new(Mutex::new(state))), reader)
     }
@@ -64,6 +67,13 @@ impl Double {
         self.state().leader = None;
         let missing = vec!["n2".into(), "n3".into()];
         self.fail(Failure::Refused { reason: RefuseReason::NoLeader, missing });
+    }
+
+    /// The state is lost.
+    pub(crate) fn lose_state(&self) {
+        self.state().awaits_snapshot = true;
+        let missing = Vec::new();
+        self.fail(Failure::Refused { reason: RefuseReason::NotReady, missing });
     }
 
     /// The timeouts that came with requests.
@@ -135,7 +145,7 @@ impl Replica for Double {
             phase: Phase::Running,
             groups: BTreeMap::from([(GroupId(0), group)]),
             applied: BTreeMap::<GroupId, Applied>::new(),
-            awaiting_snapshot: BTreeSet::new(),
+            awaiting_snapshot: state.awaits_snapshot.then_some(GroupId(0)).into_iter().collect(),
             peers: ["n2", "n3"].map(|name| (name.to_string(), peer(name))).into(),
             log: quorate_log::LogStatus::default(),
             waiting_count: 0,
@@ -158,6 +168,14 @@ impl Replica for Double {
 
     fn term(&self) -> u64 {
         3
+    }
+
+    fn is_awaiting_snapshot(&self) -> bool {
+        self.state().awaits_snapshot
+    }
+
+    fn report_fault(&self, fault: ApplyFault) {
+        panic!("the engine in memory is not damaged: {fault}");
     }
 
     fn leader(&self) -> Option<NodeId> {

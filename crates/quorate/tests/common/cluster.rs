@@ -50,6 +50,11 @@ impl Node {
         kill_process(process, signal).expect("it runs");
     }
 
+    /// Its exit code, if it has ended.
+    pub(crate) fn try_wait(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().expect("it is our child").map(|status| status.code())
+    }
+
     /// Waits until it has ended by itself; gives its exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         let log = self.log.clone();
