@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Libraries whose everyday lines say nothing to who runs a node; `debug` and directives show them.
-const QUIET: &str = "fjall=warn,lsm_tree=warn";
-
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -40,11 +37,7 @@ pub(crate) fn start(format: Format, level: &str) -> Outcome {
 /// # Errors
 /// When the text is neither.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, Failure> {
-    let directives = match level {
-        "info" => format!("info,{QUIET}"),
-        _ => level.to_owned(),
-    };
-    EnvFilter::builder().parse(directives).map_err(|error| {
+    EnvFilter::builder().parse(level).map_err(|error| {
         Failure::Usage(format!(
             "log-level `{level}`: {error}; use error, warn, info, debug, trace, or directives such as `info,quorate_runtime=debug`"
         ))

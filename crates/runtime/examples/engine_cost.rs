@@ -94,13 +94,13 @@ impl Run {
             slowest = slowest.max(begin.elapsed());
         }
         let elapsed = begin.elapsed();
-        let syncs = syncs.stop();
+        let (syncs, syncing) = syncs.stop();
         let used = Used::settled();
         println!(
             "put  batch {batch:3}: apply {:5.2} us, background {:5.2} us of a core each; {:6.2} us elapsed, \
              slowest batch {slowest:?}, {syncs}",
             each((used.own - before.own).saturating_sub(made), count),
-            each(used.others - before.others, count),
+            each(used.others + syncing - before.others, count),
             each(elapsed, count),
         );
     }
@@ -146,7 +146,7 @@ fn key(number: usize) -> Bytes {
 /// A thread that syncs each second, as a node asks for.
 struct Syncs {
     stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<String>,
+    thread: std::thread::JoinHandle<(String, Duration)>,
 }
 
 impl Syncs {
@@ -163,12 +163,13 @@ impl Syncs {
                 slowest = slowest.max(begin.elapsed());
                 count += 1;
             }
-            format!("{count} syncs of at most {slowest:?}")
+            (format!("{count} syncs of at most {slowest:?}"), Used::own())
         });
         Syncs { stop, thread }
     }
 
-    fn stop(self) -> String {
+    /// What there is to say of them, and what they used of the processors.
+    fn stop(self) -> (String, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         self.thread.join().expect("it ends")

@@ -248,7 +248,7 @@ fn ignore_missing(result: std::io::Result<()>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EngineOptions, DiskEngine};
+    use crate::engine::{DiskEngine, EngineOptions};
     use crate::files::Files;
     use quorate_store::engine::{Batch, Change, Engine, EngineReader, EngineView, Table};
     use quorate_types::DiskOp;

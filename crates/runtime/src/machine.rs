@@ -5,7 +5,7 @@
 
 use crate::inbound::{Inbound, Inbox, Replier};
 use crate::metrics::Counters;
-use crate::queue::Queue;
+use crate::queue::{Drained, Queue, Then};
 use crate::waiters::Waiters;
 use quorate_node::{CommittedFor, MachineDone, MachineRequest, NodeInput, RequestId};
 use quorate_types::{
@@ -116,7 +116,27 @@ struct Worker<M: StateMachine> {
 impl<M: StateMachine> Worker<M> {
     fn run(mut self, requests: &Queue<MachineRequest>) {
         let mut waiting = Vec::new();
-        while requests.drain(&mut waiting) {
+        let mut tends = true;
+        loop {
+            if tends {
+                // Only when there is nothing else to do.
+                tends = match requests.take(&mut waiting, Then::GoOn) {
+                    Drained::Closed => return,
+                    Drained::Items => true,
+                    Drained::Nothing => match self.machine.tend() {
+                        Ok(more) => more,
+                        Err(fault) => {
+                            self.reports.done(MachineDone::Failed(fault));
+                            requests.close();
+                            return;
+                        }
+                    },
+                };
+            } else if requests.drain(&mut waiting) {
+                tends = true;
+            } else {
+                return;
+            }
             for request in waiting.drain(..) {
                 if self.execute(request).is_err() {
                     requests.close();

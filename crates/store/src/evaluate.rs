@@ -4,27 +4,23 @@
 //! one, and a sub revision each; nothing is written before everything that can be refused was
 //! checked, so there is never a partial effect to take back.
 
+use crate::compaction::is_gone;
 use crate::engine::{EngineView, Table};
 use crate::etcd::{
     CompactRequest, CompactResponse, Compare, CompareResult, CompareTarget, DeleteRangeRequest,
     DeleteRangeResponse, KeyValue, KvError, PutRequest, PutResponse, RangeRequest, RangeResponse,
     RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
-use crate::keys::{CHANGE_KEYS_SIZE, GROUP_SIZE, Keys, Revision};
+use crate::keys::{HISTORY_KEY_SIZE, Keys, Revision};
 use crate::overlay::Overlay;
 use crate::range::{Span, range, visit_current};
 use crate::reader::ReadError;
-use crate::record::{Record, read_record};
+use crate::record::{Links, Record, read_record};
 use bytes::{Bytes, BytesMut};
 use quorate_types::ApplyFault;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-/// The value of a `Versions` key where the key was deleted.
-pub(crate) const VERSION_DELETED: Bytes = Bytes::from_static(&[0]);
-/// The value of a `Versions` key where the key was put.
-pub(crate) const VERSION_PUT: Bytes = Bytes::from_static(&[1]);
 
 /// The evaluation of one entry, or of one read-only transaction.
 pub(crate) struct Evaluation<'a, V> {
@@ -68,27 +64,29 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
         }
         let needed = request.ignore_value || request.ignore_lease;
         let place = self.keys.current(&request.key);
-        let before = self.read_current(&place)?;
-        if needed && before.is_none() {
+        let newest = self.read_newest(&place)?;
+        if needed && newest.as_ref().is_none_or(|newest| newest.deleted) {
             return Err(KvError::KeyNotFound.into());
         }
-        Ok(self.write_put(request, place, before))
+        Ok(self.write_put(request, place, newest))
     }
 
-    fn read_current(&self, place: &Bytes) -> Result<Option<KeyValue>, ApplyFault> {
-        match self.overlay.read(Table::Current, place)? {
-            Some(value) => Ok(Some(read_record(value)?.kv)),
-            None => Ok(None),
-        }
+    /// The newest change of a key, also its deletion, unless compaction made that unreachable.
+    fn read_newest(&self, place: &Bytes) -> Result<Option<Record>, ApplyFault> {
+        let Some(value) = self.overlay.read(Table::Current, place)? else { return Ok(None) };
+        let newest = read_record(value)?;
+        Ok((!is_gone(&newest, self.compacted)).then_some(newest))
     }
 
     fn write_put(
         &mut self,
         request: &PutRequest,
         place: Bytes,
-        before: Option<KeyValue>,
+        newest: Option<Record>,
     ) -> PutResponse {
         let revision = self.next_change();
+        let links = newest.as_ref().map_or_else(Links::default, Record::links_behind);
+        let before = newest.filter(|newest| !newest.deleted).map(|newest| newest.kv);
         let (create_revision, version) = match &before {
             Some(before) => (before.create_revision, before.version + 1),
             None => (revision.main, 1),
@@ -100,7 +98,7 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
         let key = request.key.clone();
         let kv =
             KeyValue { key, create_revision, mod_revision: revision.main, version, value, lease };
-        self.write(place, &Record { deleted: false, sub: revision.sub, kv });
+        self.write(place, &Record { deleted: false, sub: revision.sub, links, kv });
         PutResponse { revision: revision.main, prev_kv: before.filter(|_| request.prev_kv) }
     }
 
@@ -110,24 +108,17 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
         revision
     }
 
-    /// Writes one version into the three tables, and into the digest.
+    /// Writes one change into both tables, and into the digest.
     fn write(&mut self, place: Bytes, record: &Record) {
-        // One allocation for all that lives as long as this version.
-        let size = CHANGE_KEYS_SIZE + record.kv.key.len() + record.encoded_size();
-        let mut buffer = BytesMut::with_capacity(size);
-        let (history, version) = self.keys.change(&record.kv.key, record.revision(), &mut buffer);
+        // One allocation for all that lives as long as this change.
+        let mut buffer = BytesMut::with_capacity(HISTORY_KEY_SIZE + record.encoded_size());
+        let history = self.keys.change(record.revision(), &mut buffer);
         record.encode(&mut buffer);
         let encoded = buffer.freeze();
         self.digest = xxh3_64_with_seed(&encoded, self.digest);
         let changes = &mut self.overlay.changes;
         changes.put(Table::History, history, encoded.clone());
-        if record.deleted {
-            changes.put(Table::Versions, version, VERSION_DELETED);
-            changes.remove(Table::Current, place);
-        } else {
-            changes.put(Table::Versions, version, VERSION_PUT);
-            changes.put(Table::Current, place, encoded);
-        }
+        changes.put(Table::Current, place, encoded);
     }
 
     pub(crate) fn delete_range(
@@ -135,20 +126,22 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, ReadError> {
         let span = Span::new(&request.key, &request.range_end);
-        let mut places = Vec::new();
+        let mut gone = Vec::new();
         let mut prev_kvs = Vec::new();
         visit_current(self.overlay, self.keys, span, |place, value| {
-            places.push(place);
+            let mut newest = read_record(value)?;
             if request.prev_kv {
-                prev_kvs.push(read_record(value)?.kv);
+                prev_kvs.push(newest.kv.clone());
             }
+            newest.kv.value = Bytes::new();
+            gone.push((place, newest));
             Ok(ControlFlow::Continue(()))
         })?;
-        let deleted = i64::try_from(places.len()).expect("keys are fewer than 2^63");
-        for place in places {
+        let deleted = i64::try_from(gone.len()).expect("keys are fewer than 2^63");
+        for (place, newest) in gone {
             let revision = self.next_change();
-            let key = place.slice(GROUP_SIZE..);
-            self.write(place, &Record::tombstone(key, revision));
+            let links = newest.links_behind();
+            self.write(place, &Record::tombstone(newest.kv.key, revision, links));
         }
         Ok(DeleteRangeResponse { revision: self.revision(), deleted, prev_kvs })
     }
@@ -224,8 +217,11 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
             match op {
                 RequestOp::Put(put) => {
                     let needed = put.ignore_value || put.ignore_lease;
-                    if needed && self.read_current(&self.keys.current(&put.key))?.is_none() {
-                        return Err(KvError::KeyNotFound.into());
+                    if needed {
+                        let newest = self.read_newest(&self.keys.current(&put.key))?;
+                        if newest.is_none_or(|newest| newest.deleted) {
+                            return Err(KvError::KeyNotFound.into());
+                        }
                     }
                     if put.lease != 0 {
                         return Err(KvError::LeaseNotFound.into());
@@ -273,8 +269,8 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
                 RequestOp::Range(range) => ResponseOp::Range(self.range(range)?),
                 RequestOp::Put(put) => {
                     let place = self.keys.current(&put.key);
-                    let before = self.read_current(&place)?;
-                    ResponseOp::Put(self.write_put(put, place, before))
+                    let newest = self.read_newest(&place)?;
+                    ResponseOp::Put(self.write_put(put, place, newest))
                 }
                 RequestOp::DeleteRange(delete) => {
                     ResponseOp::DeleteRange(self.delete_range(delete)?)

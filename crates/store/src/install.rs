@@ -1,8 +1,8 @@
 //! Taking a snapshot in, chunk by chunk, into a generation that is not live yet.
 
+use crate::compaction::Sweep;
 use crate::engine::{Batch, Table};
 use crate::etcd::{KEY_SIZE_MAX, read_attributes};
-use crate::evaluate::{VERSION_DELETED, VERSION_PUT};
 use crate::keys::{Keys, Revision};
 use crate::overlay::Changes;
 use crate::record::{Record, Summary};
@@ -147,7 +147,7 @@ impl Staging {
         Ok(())
     }
 
-    /// A change goes into history as it is; from it follow the other two tables.
+    /// A change goes into history as it is, and as the newest of its key for now.
     fn read_change(
         &mut self,
         reader: &mut Reader,
@@ -165,14 +165,7 @@ impl Staging {
             return Err(DecodeError::Invalid("a key is empty or too long"));
         }
         self.last = revision;
-        let (current, version) = (self.keys.current(key), self.keys.version(key, revision));
-        if record.deleted {
-            changes.remove(Table::Current, current);
-            changes.put(Table::Versions, version, VERSION_DELETED);
-        } else {
-            changes.put(Table::Current, current, encoded.clone());
-            changes.put(Table::Versions, version, VERSION_PUT);
-        }
+        changes.put(Table::Current, self.keys.current(key), encoded.clone());
         changes.put(Table::History, self.keys.history(revision), encoded);
         Ok(())
     }
@@ -184,6 +177,8 @@ impl Staging {
         };
         let mut changes = Changes::default();
         changes.put(Table::State, self.keys.summary(), summary.encode());
+        let sweep = Sweep::done(summary.compacted);
+        changes.put(Table::State, self.keys.swept(), sweep.encode());
         self.finished = true;
         Ok(changes.into_batch())
     }
@@ -205,6 +200,7 @@ fn content(number: u32, error: &DecodeError) -> InstallFault {
 mod tests {
     use super::*;
     use crate::etcd::KeyValue;
+    use crate::record::Links;
     use bytes::{BufMut, BytesMut};
     use quorate_types::{Configuration, Digest, Epoch, GroupId, Index, Position, Writer};
 
@@ -221,7 +217,7 @@ mod tests {
         let key = Bytes::from_static(key.as_bytes());
         let kv = KeyValue { key, mod_revision: main, ..KeyValue::default() };
         let mut buffer = BytesMut::new();
-        Record { deleted: false, sub: 0, kv }.encode(&mut buffer);
+        Record { deleted: false, sub: 0, links: Links::default(), kv }.encode(&mut buffer);
         (RECORD_CHANGE, buffer.freeze())
     }
 

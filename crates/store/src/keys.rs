@@ -2,7 +2,7 @@
 //! their order is the order of the engine.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::{ApplyFault, GroupId, Incarnation, NodeId};
+use quorate_types::{GroupId, Incarnation, NodeId};
 
 /// The size of the group that every key begins with.
 pub(crate) const GROUP_SIZE: usize = 8;
@@ -13,6 +13,7 @@ pub(crate) const REVISION_SIZE: usize = 12;
 const TAG_SUMMARY: u8 = 1;
 const TAG_ORIGIN: u8 = 2;
 const TAG_MEMBER: u8 = 3;
+const TAG_SWEPT: u8 = 4;
 
 /// A place in history: the revision of a transaction and the position of a change inside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,8 +24,13 @@ pub(crate) struct Revision {
     pub(crate) sub: u32,
 }
 
-/// How many bytes the keys of one change need besides the key itself, when it holds no zero bytes.
-pub(crate) const CHANGE_KEYS_SIZE: usize = 2 * (GROUP_SIZE + REVISION_SIZE) + 2;
+impl Revision {
+    /// No change has it: the first is made at main revision 2.
+    pub(crate) const NONE: Revision = Revision { main: 0, sub: 0 };
+}
+
+/// The size of a `History` key.
+pub(crate) const HISTORY_KEY_SIZE: usize = GROUP_SIZE + REVISION_SIZE;
 
 /// Makes the engine keys of one group.
 #[derive(Clone, Copy, Debug)]
@@ -47,21 +53,11 @@ impl Keys {
         Keys { group }
     }
 
-    /// Appends the keys of `History` and `Versions` for one change to `buffer`, and splits them off
-    /// it.
-    pub(crate) fn change(
-        self,
-        key: &[u8],
-        revision: Revision,
-        buffer: &mut BytesMut,
-    ) -> (Bytes, Bytes) {
+    /// Appends the key of `History` for one change to `buffer`, and splits it off.
+    pub(crate) fn change(self, revision: Revision, buffer: &mut BytesMut) -> Bytes {
         buffer.put_u64(self.group.0);
         put_revision(buffer, revision);
-        let history = buffer.split().freeze();
-        buffer.put_u64(self.group.0);
-        put_escaped(buffer, key);
-        put_revision(buffer, revision);
-        (history, buffer.split().freeze())
+        buffer.split().freeze()
     }
 
     fn start(self, size: usize) -> BytesMut {
@@ -110,30 +106,6 @@ impl Keys {
         KeyRange { start: self.history(start), end: self.history(end) }
     }
 
-    /// `Versions`: the group, the escaped and terminated key, the revision.
-    pub(crate) fn version(self, key: &[u8], revision: Revision) -> Bytes {
-        let mut buffer = self.start(key.len() + 2 + REVISION_SIZE);
-        put_escaped(&mut buffer, key);
-        put_revision(&mut buffer, revision);
-        buffer.freeze()
-    }
-
-    /// `Versions`: every version of the keys from `key` to before `end`, or to the last when `end`
-    /// is `None`.
-    pub(crate) fn versions_range(self, key: &[u8], end: Option<&[u8]>) -> KeyRange {
-        let place = |key: &[u8]| {
-            let mut buffer = self.start(key.len() + 2);
-            put_escaped(&mut buffer, key);
-            buffer.freeze()
-        };
-        KeyRange { start: place(key), end: end.map_or_else(|| self.behind(), place) }
-    }
-
-    /// `Versions`: the versions of one key before a revision.
-    pub(crate) fn versions_before(self, key: &[u8], revision: Revision) -> KeyRange {
-        KeyRange { start: self.version(key, Revision::default()), end: self.version(key, revision) }
-    }
-
     /// `State`: applied position, revisions, digest.
     pub(crate) fn summary(self) -> Bytes {
         let mut buffer = self.start(1);
@@ -153,6 +125,13 @@ impl Keys {
     /// `State`: every origin window.
     pub(crate) fn origins(self) -> KeyRange {
         self.tagged(TAG_ORIGIN)
+    }
+
+    /// `State`: how far unreachable changes were removed.
+    pub(crate) fn swept(self) -> Bytes {
+        let mut buffer = self.start(1);
+        buffer.put_u8(TAG_SWEPT);
+        buffer.freeze()
     }
 
     /// `State`: the attributes of one member.
@@ -182,70 +161,4 @@ fn put_revision(buffer: &mut BytesMut, revision: Revision) {
     let main = u64::try_from(revision.main).expect("revisions of changes are positive");
     buffer.put_u64(main);
     buffer.put_u32(revision.sub);
-}
-
-/// Writes a key so that it ends in itself: `00` becomes `00 ff`, the end is `00 00`. Order is kept,
-/// and no key's versions lie between those of another.
-fn put_escaped(buffer: &mut BytesMut, key: &[u8]) {
-    for byte in key {
-        buffer.put_u8(*byte);
-        if *byte == 0 {
-            buffer.put_u8(0xff);
-        }
-    }
-    buffer.put_slice(&[0, 0]);
-}
-
-/// Splits a `Versions` key into what names the key and the revision.
-///
-/// # Errors
-/// When it cannot be such a key.
-pub(crate) fn split_version(key: &Bytes) -> Result<(Bytes, Revision), ApplyFault> {
-    let parse = || {
-        let at = key.len().checked_sub(REVISION_SIZE)?;
-        Some((key.slice(..at), parse_revision(&key[at..])?))
-    };
-    parse().ok_or_else(|| ApplyFault::Damaged("a key of the versions table is malformed".into()))
-}
-
-/// Reads a revision from the last bytes of a key.
-fn parse_revision(bytes: &[u8]) -> Option<Revision> {
-    let (main, sub) = bytes.split_at_checked(8)?;
-    Some(Revision {
-        main: i64::try_from(u64::from_be_bytes(main.try_into().ok()?)).ok()?,
-        sub: u32::from_be_bytes(sub.try_into().ok()?),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_keys_keep_the_order_of_keys_and_never_mix() {
-        let keys = Keys::new(GroupId(3));
-        let mut names: Vec<&[u8]> = vec![
-            b"", b"\0", b"\0\0", b"\0\xff", b"\0a", b"a", b"a\0", b"a\0\0", b"a\x01", b"a\xff",
-            b"b",
-        ];
-        names.sort_unstable();
-        let revisions = [
-            Revision { main: 1, sub: 0 },
-            Revision { main: 1, sub: 1 },
-            Revision { main: 256, sub: 0 },
-        ];
-        let made: Vec<Bytes> = names
-            .iter()
-            .flat_map(|name| revisions.iter().map(move |revision| keys.version(name, *revision)))
-            .collect();
-        assert!(made.is_sorted());
-        for (place, key) in made.iter().enumerate() {
-            let (_, revision) = split_version(key).expect("long enough");
-            assert_eq!(revision, revisions[place % 3]);
-            let range = keys.versions_range(names[place / 3], names.get(place / 3 + 1).copied());
-            let inside: Vec<_> =
-                made.iter().filter(|key| range.start <= **key && **key < range.end).collect();
-            assert_eq!(inside.len(), 3, "{:?}", names[place / 3]);
-        }
-    }
 }

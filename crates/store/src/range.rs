@@ -1,12 +1,12 @@
-//! Reading ranges: at the current revision from `Current`, at an older one from `Versions` and
-//! `History`.
+//! Reading ranges: at the current revision from `Current`, at an older one from there by the links
+//! between the changes of each key, through `History`.
 
 use crate::engine::{Direction, EngineView, Table};
 use crate::etcd::{KeyValue, KvError, RangeRequest, RangeResponse, SortOrder, SortTarget};
-use crate::keys::{KeyRange, Keys, Revision, split_version};
+use crate::keys::{Keys, Revision};
 use crate::overlay::Overlay;
 use crate::reader::ReadError;
-use crate::record::read_record;
+use crate::record::{Record, is_tombstone, read_record};
 use bytes::Bytes;
 use quorate_types::ApplyFault;
 use std::ops::ControlFlow;
@@ -53,9 +53,9 @@ impl Found {
     }
 }
 
-/// Shows each key of `span` as of the last change, by its engine key and its encoded record, until
-/// told to stop.
-pub(crate) fn visit_current<V: EngineView>(
+/// Shows the newest change of each key of `span`, also of deleted ones, by its engine key and its
+/// encoded record, until told to stop.
+fn visit_newest<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,
     span: Span<'_>,
@@ -81,6 +81,22 @@ pub(crate) fn visit_current<V: EngineView>(
     Ok(())
 }
 
+/// Shows each key of `span` that lives after the last change, by its engine key and its encoded
+/// record, until told to stop.
+pub(crate) fn visit_current<V: EngineView>(
+    overlay: &Overlay<V>,
+    keys: Keys,
+    span: Span<'_>,
+    mut visit: impl FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, ApplyFault>,
+) -> Result<(), ApplyFault> {
+    visit_newest(overlay, keys, span, |place, value| {
+        if is_tombstone(&value) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        visit(place, value)
+    })
+}
+
 /// The keys of `span` as of the last change.
 fn find_current<V: EngineView>(
     overlay: &Overlay<V>,
@@ -104,81 +120,53 @@ fn find_at<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,
     span: Span<'_>,
-    revision: i64,
+    (revision, compacted): (i64, i64),
     keep: Keep,
 ) -> Result<Found, ApplyFault> {
     let behind = Revision { main: revision + 1, sub: 0 };
     let mut found = Found::default();
-    let take = |found: &mut Found, version: Revision| -> Result<(), ApplyFault> {
-        found.count += 1;
-        if found.wants_more(keep) {
-            found.kvs.push(read_history(overlay, keys, version)?);
-        }
-        Ok(())
-    };
-    match span {
-        Span::Key(key) => {
-            let range = keys.versions_before(key, behind);
-            if let Some((_, version, true)) = newest(overlay, &range)? {
-                take(&mut found, version)?;
+    visit_newest(overlay, keys, span, |_, value| {
+        let change = newest_below(overlay, keys, read_record(value)?, behind, compacted)?;
+        if let Some(change) = change.filter(|change| !change.deleted) {
+            found.count += 1;
+            if found.wants_more(keep) {
+                found.kvs.push(change.kv);
             }
         }
-        Span::Range(key, end) => {
-            let range = keys.versions_range(key, end.map(|end| &end[..]));
-            let mut candidate: Option<(Bytes, Revision, bool)> = None;
-            for pair in overlay.scan(Table::Versions, &range, Direction::Forward) {
-                let (place, version, alive) = read_version(&pair?)?;
-                let same = candidate.as_ref().is_some_and(|(known, ..)| *known == place);
-                if !same && let Some((_, version, true)) = candidate.take() {
-                    take(&mut found, version)?;
-                }
-                if version < behind {
-                    candidate = Some((place, version, alive));
-                }
-            }
-            if let Some((_, version, true)) = candidate {
-                take(&mut found, version)?;
-            }
-        }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(found)
 }
 
-/// The newest version in a range of `Versions`: what names its key, where it is, whether the key
-/// lives there.
-fn newest<V: EngineView>(
-    overlay: &Overlay<V>,
-    range: &KeyRange,
-) -> Result<Option<(Bytes, Revision, bool)>, ApplyFault> {
-    match overlay.scan(Table::Versions, range, Direction::Backward).next() {
-        Some(pair) => Ok(Some(read_version(&pair?)?)),
-        None => Ok(None),
-    }
-}
-
-fn read_version(pair: &(Bytes, Bytes)) -> Result<(Bytes, Revision, bool), ApplyFault> {
-    let (place, revision) = split_version(&pair.0)?;
-    match &pair.1[..] {
-        [0] => Ok((place, revision, false)),
-        [1] => Ok((place, revision, true)),
-        _ => Err(ApplyFault::Damaged(format!(
-            "version {}.{} says neither put nor deleted",
-            revision.main, revision.sub
-        ))),
-    }
-}
-
-fn read_history<V: EngineView>(
+/// The newest change of a key before `behind`, which lies above the compacted revision; `newest` is
+/// its newest of all.
+pub(crate) fn newest_below<V: EngineView>(
     overlay: &Overlay<V>,
     keys: Keys,
-    revision: Revision,
-) -> Result<KeyValue, ApplyFault> {
-    let missing = || {
-        let Revision { main, sub } = revision;
-        ApplyFault::Damaged(format!("history lacks revision {main}.{sub} of a known version"))
-    };
-    let value = overlay.read(Table::History, &keys.history(revision))?.ok_or_else(missing)?;
-    Ok(read_record(value)?.kv)
+    newest: Record,
+    behind: Revision,
+    compacted: i64,
+) -> Result<Option<Record>, ApplyFault> {
+    let mut change = newest;
+    while change.revision() >= behind {
+        let links = change.links;
+        let next = if links.far >= behind { links.far } else { links.before };
+        if next == Revision::NONE {
+            return Ok(None);
+        }
+        change = match overlay.read(Table::History, &keys.history(next))? {
+            Some(value) => read_record(value)?,
+            // A deletion that was swept: only those go although nothing at or below the compacted
+            // revision followed.
+            None if next.main < compacted => return Ok(None),
+            None => {
+                let Revision { main, sub } = next;
+                let reason = format!("history lacks the change {main}.{sub} that another names");
+                return Err(ApplyFault::Damaged(reason));
+            }
+        };
+    }
+    Ok(Some(change))
 }
 
 /// Answers a range. `current` is the revision that reads see, `compacted` the lowest readable one.
@@ -210,7 +198,7 @@ pub(crate) fn range<V: EngineView>(
     let found = if revision == current {
         find_current(overlay, keys, span, keep)?
     } else {
-        find_at(overlay, keys, span, revision, keep)?
+        find_at(overlay, keys, span, (revision, compacted), keep)?
     };
     let mut kvs = found.kvs;
     kvs.retain(|kv| passes(request, kv));

@@ -1,5 +1,6 @@
 //! Reading beside apply.
 
+use crate::compaction::Sweep;
 use crate::engine::{Direction, Engine, EngineError, EngineReader, EngineView, Table, View};
 use crate::etcd;
 use crate::etcd::{
@@ -59,6 +60,8 @@ pub struct StoreReader<E: Engine> {
 struct Published {
     /// The summary after the last write of the engine.
     summary: Summary,
+    /// How far unreachable changes were removed.
+    sweep: Sweep,
     /// Odd from before a write of the engine until its summary is published. A view taken while
     /// this stood still and even holds just what the summary says.
     version: u64,
@@ -72,8 +75,9 @@ impl<E: Engine> Clone for StoreReader<E> {
 }
 
 impl<E: Engine> StoreReader<E> {
-    pub(crate) fn new(engine: E::Reader, keys: Keys, summary: Summary) -> StoreReader<E> {
-        let published = Arc::new(RwLock::new(Published { summary, version: 0 }));
+    pub(crate) fn new(engine: E::Reader, keys: Keys) -> StoreReader<E> {
+        let (summary, sweep) = (Summary::default(), Sweep::default());
+        let published = Arc::new(RwLock::new(Published { summary, sweep, version: 0 }));
         StoreReader { engine, keys, published }
     }
 
@@ -87,9 +91,9 @@ impl<E: Engine> StoreReader<E> {
     }
 
     /// Says what the engine holds, once it is written.
-    pub(crate) fn publish(&self, summary: Summary) {
+    pub(crate) fn publish(&self, summary: Summary, sweep: Sweep) {
         let mut published = self.published.write().expect(UNPOISONED);
-        *published = Published { summary, version: (published.version | 1) + 1 };
+        *published = Published { summary, sweep, version: (published.version | 1) + 1 };
     }
 
     fn published(&self) -> Published {
@@ -108,6 +112,14 @@ impl<E: Engine> StoreReader<E> {
     pub fn revision(&self) -> (i64, i64) {
         let summary = self.published().summary;
         (summary.revision, summary.compacted)
+    }
+
+    /// Whether everything is removed here that a compaction at `revision` made unreachable. The space
+    /// comes back a little later, when the engine merges.
+    #[must_use]
+    pub fn is_swept(&self, revision: i64) -> bool {
+        let Published { summary, sweep, .. } = self.published();
+        summary.compacted >= revision && sweep.is_done(revision)
     }
 
     /// About how many bytes the engine uses on its device.

@@ -7,15 +7,18 @@
 //!          +--------+----------+--------+----------+---------
 //!  stream  [summary] [origin window]* [member attributes]* [change]* [end]
 //! ```
-//! The stream is logical: what can be computed from it is left out. `Current` and `Versions` follow
-//! from `History`, because compaction never removes a key's newest version. The checksum of a chunk
+//! The stream is logical: what can be computed from it is left out. `Current` follows from `History`,
+//! because compaction never removes a key's newest version. Changes that are unreachable and were not
+//! removed yet are left out too, so that two replicas at one applied index stream the same bytes. The
+//! checksum of a chunk
 //! covers its number, its records and the checksum before it, and the first starts from the digest,
 //! so that a chunk that is cut, damaged, out of order or of another snapshot shows at once.
 
+use crate::compaction::is_reachable;
 use crate::engine::{Direction, EngineView, Table};
 use crate::keys::{GROUP_SIZE, KeyRange, Keys};
 use crate::overlay::Overlay;
-use crate::record::{FORMAT_VERSION, Summary};
+use crate::record::{FORMAT_VERSION, Summary, read_record};
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{Applied, ApplyFault, Digest, SNAPSHOT_CHUNK_SIZE, SnapshotSource, Writer};
 use xxhash_rust::xxh3::Xxh3;
@@ -69,6 +72,8 @@ pub(crate) struct Capture<V> {
     keys: Keys,
     /// The summary of the view.
     summary: Summary,
+    /// Whether the view holds no unreachable change.
+    is_swept: bool,
     /// Where the stream goes on.
     stage: Stage,
     /// The records so far.
@@ -80,9 +85,15 @@ pub(crate) struct Capture<V> {
 }
 
 impl<V: EngineView> Capture<V> {
-    pub(crate) fn new(overlay: Overlay<V>, keys: Keys, summary: Summary) -> Capture<V> {
+    pub(crate) fn new(
+        overlay: Overlay<V>,
+        keys: Keys,
+        summary: Summary,
+        is_swept: bool,
+    ) -> Capture<V> {
         let checksum = chain_start(summary.applied.digest);
-        Capture { overlay, keys, summary, stage: Stage::Summary, count: 0, number: 0, checksum }
+        let stage = Stage::Summary;
+        Capture { overlay, keys, summary, is_swept, stage, count: 0, number: 0, checksum }
     }
 
     /// Appends records until the chunk is full or the stream is at its end.
@@ -131,6 +142,9 @@ impl<V: EngineView> Capture<V> {
             if chunk.len() >= SNAPSHOT_CHUNK_SIZE {
                 return Ok(Some(KeyRange { start: key, end: range.end.clone() }));
             }
+            if kind == RECORD_CHANGE && !self.is_wanted(&value)? {
+                continue;
+            }
             chunk.put_u8(kind);
             if kind != RECORD_CHANGE {
                 chunk.write_blob(&key[GROUP_SIZE..]);
@@ -139,6 +153,16 @@ impl<V: EngineView> Capture<V> {
             self.count += 1;
         }
         Ok(None)
+    }
+}
+
+impl<V: EngineView> Capture<V> {
+    fn is_wanted(&self, change: &Bytes) -> Result<bool, ApplyFault> {
+        if self.is_swept {
+            return Ok(true);
+        }
+        let change = read_record(change.clone())?;
+        is_reachable(&self.overlay, self.keys, &change, self.summary.compacted)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The state machine: applies entries, captures and installs snapshots.
 
-use crate::compaction::{compact, sweep};
+use crate::compaction::Sweep;
 use crate::engine::{Direction, Engine, EngineView, Table, View};
 use crate::etcd::{Command, KvError, Reply, SetMemberAttributes, check, write_attributes};
 use crate::evaluate::Evaluation;
@@ -19,12 +19,20 @@ use quorate_types::{
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// How many changes are swept for each entry that is applied: more than an entry usually adds, so that
+/// sweeping catches up also under load, and few, because each costs about as much as a put.
+const SWEEP_AN_ENTRY: usize = 4;
+
+/// How many changes are swept at once when there is nothing to apply: what comes next waits about a
+/// millisecond for it.
+const SWEEP_ALONE: usize = 512;
+
 /// The replicated store of one group.
 ///
 /// # Invariants
-/// 1. While there is no fault, `summary`, `origins` and `recorded` say what the engine's live
+/// 1. While there is no fault, `summary`, `sweep`, `origins` and `recorded` say what the engine's live
 ///    generation says.
-/// 2. After a fault nothing is applied any more, and `summary` is still that of the last write.
+/// 2. After a fault nothing is applied any more, and what is published is still as of the last write.
 pub struct Store<E: Engine> {
     /// What it is written to.
     engine: E,
@@ -34,6 +42,8 @@ pub struct Store<E: Engine> {
     keys: Keys,
     /// Applied position, digest and revisions.
     summary: Summary,
+    /// How far unreachable changes were removed.
+    sweep: Sweep,
     /// Which proposals were applied.
     origins: OriginTable,
     /// The incarnations whose windows the engine holds.
@@ -51,12 +61,13 @@ impl<E: Engine> Store<E> {
     /// When the engine fails, or holds something that cannot be right or is of a later format.
     pub fn open(engine: E, group: GroupId) -> Result<Store<E>, ApplyFault> {
         let keys = Keys::new(group);
-        let reader = StoreReader::new(engine.reader(), keys, Summary::default());
+        let reader = StoreReader::new(engine.reader(), keys);
         let mut store = Store {
             engine,
             reader,
             keys,
             summary: Summary::default(),
+            sweep: Sweep::default(),
             origins: OriginTable::default(),
             recorded: BTreeSet::new(),
             staging: None,
@@ -76,6 +87,7 @@ impl<E: Engine> Store<E> {
     fn load(&mut self) -> Result<(), ApplyFault> {
         let overlay = Overlay::new(self.reader.view()?);
         let summary = read_summary(&overlay, self.keys)?;
+        let sweep = Sweep::read(&overlay, self.keys)?;
         let mut origins = OriginTable::default();
         for pair in overlay.scan(Table::State, &self.keys.origins(), Direction::Forward) {
             let (key, window) = pair?;
@@ -84,9 +96,10 @@ impl<E: Engine> Store<E> {
             origins.decode_window(node, incarnation, window).map_err(|error| damaged(&error))?;
         }
         self.summary = summary;
+        self.sweep = sweep;
         self.recorded = origins.incarnations().collect();
         self.origins = origins;
-        self.reader.publish(summary);
+        self.reader.publish(summary, sweep);
         Ok(())
     }
 
@@ -106,12 +119,41 @@ impl<E: Engine> Store<E> {
         let Applying { mut overlay, summary, touched, .. } = batch;
         self.write_origins(&mut overlay, &touched);
         overlay.changes.put(Table::State, self.keys.summary(), summary.encode());
+        let mut sweep = self.sweep;
+        if summary.compacted > self.summary.compacted {
+            sweep.reopen(self.summary.compacted);
+        }
+        let count = SWEEP_AN_ENTRY * entries.len();
+        sweep.step(&mut overlay, self.keys, summary.compacted, count)?;
+        self.write(overlay, summary, sweep)?;
+        Ok(replies)
+    }
+
+    /// Writes the changes of an overlay, after which the engine holds such a state.
+    fn write(
+        &mut self,
+        overlay: Overlay<View<E>>,
+        summary: Summary,
+        sweep: Sweep,
+    ) -> Result<(), ApplyFault> {
         let batch = overlay.changes.into_batch();
         self.reader.begin_write();
         self.engine.write(batch)?;
-        self.summary = summary;
-        self.reader.publish(summary);
-        Ok(replies)
+        (self.summary, self.sweep) = (summary, sweep);
+        self.reader.publish(summary, sweep);
+        Ok(())
+    }
+
+    /// Removes some more of what compaction made unreachable; whether there is more.
+    fn sweep_on(&mut self) -> Result<bool, ApplyFault> {
+        let (summary, mut sweep) = (self.summary, self.sweep);
+        if sweep.is_done(summary.compacted) {
+            return Ok(false);
+        }
+        let mut overlay = Overlay::new(self.reader.view()?);
+        sweep.step(&mut overlay, self.keys, summary.compacted, SWEEP_ALONE)?;
+        self.write(overlay, summary, sweep)?;
+        Ok(!sweep.is_done(summary.compacted))
     }
 
     /// Puts the windows that changed into the batch, and removes those that the table forgot.
@@ -218,7 +260,6 @@ impl<V: EngineView> Applying<'_, V> {
             let answer = self.evaluate(command, &mut digest)?;
             reply = committed.wanted.then_some(answer);
         }
-        sweep(&mut self.overlay, self.keys, &mut self.summary)?;
         let position = Position::new(at, committed.entry.created());
         self.summary.applied = Applied { position, digest: self.seal(position, digest) };
         Ok(reply)
@@ -262,9 +303,7 @@ impl<V: EngineView> Applying<'_, V> {
         let (revision, compacted) = (evaluation.revision(), evaluation.compacted);
         *digest = evaluation.digest;
         self.summary.revision = revision;
-        if compacted > self.summary.compacted {
-            compact(&mut self.summary, compacted);
-        }
+        self.summary.compacted = compacted;
         refused(result)
     }
 
@@ -307,13 +346,18 @@ impl<E: Engine> StateMachine for Store<E> {
         self.guarded(|store| store.apply_all(entries), |fault| Some(fault.clone()))
     }
 
+    fn tend(&mut self) -> Result<bool, ApplyFault> {
+        self.guarded(Store::sweep_on, |fault| Some(fault.clone()))
+    }
+
     fn syncer(&self) -> Syncer {
         self.engine.syncer()
     }
 
     fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault> {
         let overlay = Overlay::new(self.reader.view()?);
-        Ok(Box::new(Capture::new(overlay, self.keys, self.summary)))
+        let is_swept = self.sweep.is_done(self.summary.compacted);
+        Ok(Box::new(Capture::new(overlay, self.keys, self.summary, is_swept)))
     }
 
     fn stage_begin(&mut self, name: &SnapshotName) -> Result<(), InstallFault> {

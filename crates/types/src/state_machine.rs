@@ -103,6 +103,15 @@ pub trait StateMachine: Send {
     /// A fault stops the replica. What was applied before it in this call may or may not stay.
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<Self::Reply>>, ApplyFault>;
 
+    /// Does a bounded piece of work that no entry waits for, about a millisecond of it; whether there is more.
+    /// Neither answers nor digests nor snapshots depend on it.
+    ///
+    /// # Errors
+    /// A fault stops the replica.
+    fn tend(&mut self) -> Result<bool, ApplyFault> {
+        Ok(false)
+    }
+
     /// Makes applies durable in the background.
     fn syncer(&self) -> Syncer;
 

@@ -55,7 +55,7 @@ const WRITE_SIZE: usize = 256 * 1024;
 fn block_size(table: Table) -> usize {
     match table {
         Table::History => 16 * 1024,
-        Table::Current | Table::Versions | Table::State => 4 * 1024,
+        Table::Current | Table::State => 4 * 1024,
     }
 }
 

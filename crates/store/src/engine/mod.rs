@@ -18,20 +18,18 @@ use quorate_types::{ApplyFault, Syncer};
 /// The tables of a generation: separate key spaces, because they are written and read differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// Key → its newest version. Point reads and scans; a deleted key is absent.
+    /// Key → its newest version. Point reads and scans; of a deleted key that it was deleted, until
+    /// compaction made that unreachable.
     Current = 0,
     /// Revision → what changed. Written in order, read in order, removed about in order.
     History = 1,
-    /// Key and revision → whether the key lived then. For reads at old revisions and for
-    /// compaction.
-    Versions = 2,
     /// Applied position, origin windows, member attributes: few small records, rewritten often.
-    State = 3,
+    State = 2,
 }
 
 impl Table {
     /// Every table, in order of its number.
-    pub const ALL: [Table; 4] = [Table::Current, Table::History, Table::Versions, Table::State];
+    pub const ALL: [Table; 3] = [Table::Current, Table::History, Table::State];
 
     /// A name for files and messages.
     #[must_use]
@@ -39,7 +37,6 @@ impl Table {
         match self {
             Table::Current => "current",
             Table::History => "history",
-            Table::Versions => "versions",
             Table::State => "state",
         }
     }

@@ -71,18 +71,17 @@ fn what_no_read_can_reach_is_given_back() {
     }
     client.delete("b", "");
     let newest = client.reader().revision().0;
-    assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (151, 151));
+    assert_eq!((count(&client, Table::History), count(&client, Table::Current)), (151, 3));
     client.compact(newest).expect("not compacted yet");
     idle(&mut client, 60);
     // Two living keys; the tombstone stays while a watch may begin at its revision.
-    assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (3, 3));
+    assert_eq!((count(&client, Table::History), count(&client, Table::Current)), (3, 3));
     assert_eq!(client.show("\0", "\0", newest), "a=49 c=49");
     client.put("d", "x");
     client.compact(newest + 1).expect("above");
     idle(&mut client, 3);
-    assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (3, 3));
+    assert_eq!((count(&client, Table::History), count(&client, Table::Current)), (3, 3));
     assert_eq!(client.show("\0", "\0", 0), "a=49 c=49 d=x");
-    assert_eq!(count(&client, Table::Current), 3);
 }
 
 #[test]
@@ -111,7 +110,7 @@ fn a_compaction_during_the_removal_of_another_loses_nothing_and_leaves_nothing()
         client.compact(newest + 1).expect("above");
         idle(&mut client, 80);
         assert_eq!(client.show("\0", "\0", 0), "a=more", "with a pause of {pause}");
-        assert_eq!((count(&client, Table::History), count(&client, Table::Versions)), (1, 1));
+        assert_eq!((count(&client, Table::History), count(&client, Table::Current)), (1, 1));
     }
 }
 
@@ -136,4 +135,74 @@ fn a_great_delete_is_swept_in_steps() {
     client.compact(newest + 1).expect("above");
     idle(&mut client, 200);
     assert_eq!(count(&client, Table::History), 1);
+}
+
+/// Work that no entry waits for.
+fn tend(client: &mut Client) {
+    while client.store.tend().expect("memory does not fail") {}
+}
+
+#[test]
+fn an_idle_store_gives_back_what_compaction_left() {
+    let mut client = Client::new();
+    for round in 0..3_000 {
+        client.put(&format!("k{}", round % 7), &round.to_string());
+    }
+    assert!(client.reader().is_swept(-1), "nothing was compacted");
+    assert!(!client.reader().is_swept(2_000), "that was not asked for yet");
+    client.compact(2_000).expect("above");
+    assert!(!client.reader().is_swept(2_000));
+    let digest = client.store.applied();
+    tend(&mut client);
+    assert!(client.reader().is_swept(2_000));
+    assert_eq!(client.store.applied(), digest);
+    // What is above the compacted revision, and the newest versions at it, are 1,001 and 7 less one.
+    assert_eq!(count(&client, Table::History), 1_008);
+    assert_eq!(client.show("k3", "", 2_000), "k3=1998");
+    let reopened = open(&client.disk);
+    assert!(reopened.reader().is_swept(2_000), "how far it came is kept");
+}
+
+#[test]
+fn how_far_a_replica_has_swept_shows_nowhere() {
+    let (mut eager, mut lazy) = (Client::new(), Client::new());
+    let mut dice = Dice(3);
+    for step in 0..3_000 {
+        let key = format!("k{}", dice.below(9));
+        let command = match dice.below(20) {
+            0..6 => delete(&key, ""),
+            6 => Command::Compact(CompactRequest { revision: 1 + step / 2 }),
+            _ => put(&key, &step.to_string()),
+        };
+        assert_eq!(eager.run(command.clone()), lazy.run(command), "at {step}");
+        tend(&mut eager);
+        if step % 100 == 0 {
+            assert_eq!(stream(&mut eager.store), stream(&mut lazy.store), "at {step}");
+            let (newest, compacted) = lazy.reader().revision();
+            for revision in compacted.max(1)..=newest {
+                let shown = lazy.show("\0", "\0", revision);
+                assert_eq!(eager.show("\0", "\0", revision), shown, "{revision} at {step}");
+            }
+        }
+    }
+    assert_eq!(eager.store.applied(), lazy.store.applied());
+}
+
+#[test]
+fn old_versions_of_a_key_with_many_are_found() {
+    let mut client = Client::new();
+    for number in 2..=1_500 {
+        match number % 97 {
+            0 => drop(client.delete("a", "")),
+            _ => drop(client.put("a", &number.to_string())),
+        }
+    }
+    for compacted in [1, 700, 1_400] {
+        client.compact(compacted).expect("above");
+        tend(&mut client);
+        for revision in compacted.max(2)..=1_500 {
+            let expected = if revision % 97 == 0 { String::new() } else { format!("a={revision}") };
+            assert_eq!(client.show("a", "", revision), expected);
+        }
+    }
 }

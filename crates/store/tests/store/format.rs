@@ -8,7 +8,7 @@ use quorate_store::etcd::*;
 use quorate_types::{NodeId, StateMachine};
 
 /// One line for each sample: its name and its bytes in hexadecimal.
-const SAMPLES: &str = include_str!("../samples/store-v1.txt");
+const SAMPLES: &str = include_str!("../samples/store-v2.txt");
 
 fn commands() -> Vec<(&'static str, Command)> {
     let put = PutRequest {
@@ -93,13 +93,13 @@ fn tables(client: &Client) -> String {
 }
 
 #[test]
-fn tables_of_version_one_are_written() {
-    let expected = include_str!("../samples/store-v1-tables.txt");
+fn tables_of_version_two_are_written() {
+    let expected = include_str!("../samples/store-v2-tables.txt");
     assert_eq!(tables(&source()), expected);
 }
 
 #[test]
-fn a_snapshot_of_version_one_is_read_and_written() {
+fn a_snapshot_of_version_two_is_read_and_written() {
     let mut source = source();
     let chunks = stream(&mut source.store);
     assert_eq!(hex(&chunks.concat()), hex(&sample("snapshot")));
