@@ -5,6 +5,7 @@ use crate::event::OpenError;
 use crate::fetch::decode_entry;
 use crate::format::{FOLDER, SegmentNumber};
 use crate::item::{Item, WriteRun};
+use crate::remains::{Unwritten, remains_offset};
 use crate::scan::{ScannedBatch, read_file, scan};
 use bytes::Bytes;
 use quorate_types::{DiskReader, FileName, Index, Slot};
@@ -53,6 +54,9 @@ pub fn file(reader: &dyn DiskReader, file: &FileName) -> Result<String, OpenErro
         let proved = format_args!("proof of batch {}", proof.batch);
         line(&mut text, file, proof.offset, &proved);
         items.iter().for_each(|item| detail(&mut text, item));
+    }
+    if let Unwritten::Sums(_) = Unwritten::of(&content, number) {
+        line(&mut text, file, remains_offset(size), &"what an earlier life of the file left");
     }
     line(&mut text, file, end, &format_args!("end of the batches, {size} bytes in the file"));
     Ok(text)

@@ -81,6 +81,8 @@ pub(crate) enum BlockKind {
     Tail = 2,
     /// No batch: says that the batch it names is synced, and how the recent groups stand after it.
     Proof = 3,
+    /// No batch: at the end of a file that had an earlier life, the checksum of each sector that it left.
+    Remains = 4,
 }
 
 /// The header of a block.
@@ -197,7 +199,7 @@ impl Header {
         let bytes = file.slice_ref(bytes);
         let header = Header::decode_fields(&bytes)?;
         let place = match header.kind {
-            BlockKind::Head | BlockKind::Proof => header.offset,
+            BlockKind::Head | BlockKind::Proof | BlockKind::Remains => header.offset,
             BlockKind::Tail => header.tail_offset(),
         };
         if header.segment != segment || place != at || header.end() > file.len() as u64 {
@@ -224,7 +226,7 @@ impl Header {
             BlockKind::Head | BlockKind::Tail => {
                 batch_size(header.items_size.into(), header.bodies_size.into(), header.opening)
             }
-            BlockKind::Proof => directory_size(header.items_size.into()),
+            BlockKind::Proof | BlockKind::Remains => directory_size(header.items_size.into()),
         };
         let consistent = u64::from(header.total_size) == expected
             && header.offset <= u64::MAX / 2
@@ -238,6 +240,7 @@ impl Header {
             1 => BlockKind::Head,
             2 => BlockKind::Tail,
             3 => BlockKind::Proof,
+            4 => BlockKind::Remains,
             _ => return None,
         };
         let opening = reader.bool().ok()?;
@@ -278,8 +281,8 @@ pub(crate) fn batch_chunks(header: &Header, items: &Bytes, bodies: Vec<Bytes>) -
     chunks
 }
 
-/// The chunks of a proof.
-pub(crate) fn proof_chunks(header: &Header, items: Bytes) -> Vec<Bytes> {
+/// The chunks of a block that is no batch.
+pub(crate) fn lone_chunks(header: &Header, items: Bytes) -> Vec<Bytes> {
     let filled = HEADER_SIZE as u64 + items.len() as u64;
     let mut chunks = vec![Bytes::copy_from_slice(&header.encode()), items];
     pad(&mut chunks, u64::from(header.total_size) - filled);

@@ -8,7 +8,8 @@
 //! one. Each batch carries its directory twice, before and after the entries, so that no single damaged place hides
 //! what a batch did; every segment begins with a checkpoint of all groups. `docs/format/log.md` draws every byte.
 //!
-//! Read [`Log`] first, then `format` and `item` (what is on disk), `scan` and `replay` (how it is read back).
+//! Read [`Log`] first, then `format` and `item` (what is on disk), `scan` and `replay` (how it is read back). `remains`
+//! is why a file may be used again without being emptied.
 
 mod batch;
 mod cache;
@@ -21,6 +22,7 @@ mod item;
 mod log;
 mod open;
 mod options;
+mod remains;
 mod replay;
 mod scan;
 mod segments;

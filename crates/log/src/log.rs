@@ -8,6 +8,7 @@ use crate::format::{BatchNumber, Header, SegmentNumber};
 use crate::group::Group;
 use crate::item::Item;
 use crate::options::LogOptions;
+use crate::remains::Survey;
 use crate::segments::Segments;
 use crate::write::Upkeep;
 use quorate_types::{
@@ -55,6 +56,8 @@ pub struct Log {
     pub(crate) proving: Option<(DiskId, SegmentNumber)>,
     /// The work on files being done.
     pub(crate) upkeep: Option<(DiskId, Upkeep)>,
+    /// What an earlier life left in the file that is prepared for another.
+    pub(crate) survey: Survey,
     /// How large a segment the next batch waits for, in bytes.
     pub(crate) wanted: Option<u64>,
     /// The last segment whose leftovers were copied forward.

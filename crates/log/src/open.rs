@@ -8,6 +8,7 @@ use crate::format::{BatchNumber, FOLDER, SegmentNumber};
 use crate::item::{Item, WriteRun};
 use crate::log::{Counts, Log, Stream};
 use crate::options::LogOptions;
+use crate::remains::Survey;
 use crate::replay::{Replay, replay};
 use crate::scan::{ScannedSegment, read_file, scan};
 use crate::segments::{Segment, Segments};
@@ -93,6 +94,7 @@ impl Log {
             writing: None,
             proving: None,
             upkeep: None,
+            survey: Survey::default(),
             wanted: None,
             copied: SegmentNumber(0),
             reads: BTreeMap::new(),
@@ -232,15 +234,15 @@ fn sort_files(
         segments.used.insert(segment.number, Segment { size, ..Segment::default() });
         segments.current = segment.number;
     }
-    let blank: Vec<SegmentNumber> =
-        scanned.iter().filter(|found| found.blank).map(|found| found.number).collect();
+    let prepared: Vec<SegmentNumber> =
+        scanned.iter().filter(|found| found.prepared).map(|found| found.number).collect();
     for (number, size) in files {
         segments.highest = segments.highest.max(*number);
         if segments.used.contains_key(number) {
             continue;
         }
-        let prepared = !options.zero_recycled || blank.contains(number);
-        if *number > segments.current && *size == options.segment_size && prepared {
+        let fits = *size == options.segment_size && prepared.contains(number);
+        if *number > segments.current && fits {
             segments.spares.push_back((*number, *size));
         } else {
             segments.leftovers.insert(*number, *size);

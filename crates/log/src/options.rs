@@ -27,8 +27,8 @@ pub struct LogOptions {
     /// client who writes one thing after the other never waits for more than its own batches; short enough that hardly
     /// any power cut finds a last batch of which nobody knows whether it was acknowledged.
     pub prove_after: Duration,
-    /// Whether a recycled segment is zero-written again before its next life. Then a batch torn by a power cut
-    /// shows as such; without it, the torn batch at the very end counts as damaged and peers must refill it.
+    /// Whether a recycled segment is zero-written again before its next life, instead of keeping the checksums of what is
+    /// in it. Either way a batch torn by a power cut shows as such; zeroes cost a second write of every byte.
     pub zero_recycled: bool,
 }
 
@@ -41,7 +41,7 @@ impl Default for LogOptions {
             batch_size_max: 4 * 1024 * 1024,
             reserve_count: 1,
             prove_after: Duration::from_millis(100),
-            zero_recycled: true,
+            zero_recycled: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::format::{
     SegmentNumber,
 };
 use crate::item::{Item, WriteRun};
+use crate::remains::Unwritten;
 use bytes::{Bytes, BytesMut};
 use quorate_types::{
     Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, Index,
@@ -26,8 +27,8 @@ pub(crate) struct ScannedSegment {
     pub(crate) batches: Vec<ScannedBatch>,
     /// Its readable proofs, in order.
     pub(crate) proofs: Vec<(Header, Vec<Item>)>,
-    /// Whether the file holds zeroes only.
-    pub(crate) blank: bool,
+    /// Whether an unwritten sector of it shows: it holds zeroes only, or says what an earlier life left in it.
+    pub(crate) prepared: bool,
     /// Whether the file begins with neither zeroes nor a block.
     pub(crate) foreign: bool,
 }
@@ -95,15 +96,18 @@ pub(crate) fn scan(
         let file = number.file();
         return Err(OpenError::Future { file, offset: 0, version, known: FORMAT_VERSION });
     }
+    let unwritten = Unwritten::of(file, number);
+    let surveyed = matches!(unwritten, Unwritten::Sums(_));
     let mut scanner = Scanner {
         file,
         number,
+        unwritten,
         segment: ScannedSegment {
             number,
             size: file.len() as u64,
             batches: Vec::new(),
             proofs: Vec::new(),
-            blank: file.iter().all(|byte| *byte == 0),
+            prepared: surveyed || file.iter().all(|byte| *byte == 0),
             foreign: is_foreign(file),
         },
     };
@@ -132,6 +136,8 @@ struct Scanner<'a> {
     file: &'a Bytes,
     /// Its segment.
     number: SegmentNumber,
+    /// What tells its unwritten sectors from others.
+    unwritten: Unwritten,
     /// What was found.
     segment: ScannedSegment,
 }
@@ -147,7 +153,7 @@ impl Scanner<'_> {
                     BlockKind::Tail if header.offset >= at && header.end() <= limit => {
                         return Some(Header { kind: BlockKind::Head, ..header });
                     }
-                    BlockKind::Head | BlockKind::Tail => {}
+                    BlockKind::Head | BlockKind::Tail | BlockKind::Remains => {}
                     BlockKind::Proof => self.add_proof(header),
                 }
             }
@@ -222,7 +228,7 @@ impl Scanner<'_> {
             .extend(batch.bad_entries.iter().map(|bad| (bad.offset, self.size_of(&batch, bad))));
         batch.unwritten = bad_parts
             .iter()
-            .all(|(offset, size)| self.is_unwritten(*offset, offset + size, header.end()));
+            .all(|(offset, size)| self.is_unwritten(*offset, offset + size, &header));
         Ok(batch)
     }
 
@@ -267,15 +273,27 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether a part of a batch was never written: a whole sector of it holds zeroes, or its last byte and all
-    /// that follows up to the end of the batch do. Damage leaves neither behind.
-    fn is_unwritten(&self, start: u64, end: u64, batch_end: u64) -> bool {
-        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    /// Whether a part of a batch was never written: a whole sector of it was not, or nothing behind it was, up to the
+    /// end of the batch. Damage leaves neither behind.
+    fn is_unwritten(&self, start: u64, end: u64, header: &Header) -> bool {
         let first = start - start % BLOCK_SIZE;
         let last = end.next_multiple_of(BLOCK_SIZE).min(self.file.len() as u64);
-        let sectors = self.slice(first, last - first);
-        let rest = self.slice(end - 1, batch_end - (end - 1));
-        sectors.chunks(BLOCK_SIZE as usize).any(is_zero) || is_zero(&rest)
+        let is_sector =
+            |offset: u64| self.unwritten.is_sector(offset, &self.slice(offset, BLOCK_SIZE));
+        let mut sectors = (first..last).step_by(BLOCK_SIZE as usize);
+        if sectors.any(is_sector) {
+            return true;
+        }
+        match self.unwritten {
+            Unwritten::Zeroes => {
+                let rest = self.slice(end - 1, header.end() - (end - 1));
+                rest.iter().all(|byte| *byte == 0)
+            }
+            // The second copy of the directory is the end. Where its very last sector was torn inside, nothing is left
+            // that would show it; but nothing is lost by it either.
+            Unwritten::Sums(_) if last == header.end() => start == header.tail_offset(),
+            Unwritten::Sums(_) => (last..header.end()).step_by(BLOCK_SIZE as usize).all(is_sector),
+        }
     }
 }
 

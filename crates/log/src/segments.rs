@@ -1,6 +1,7 @@
 //! Which segment files there are, what is live in them, and which come next.
 
 use crate::format::SegmentNumber;
+use crate::remains::remains_offset;
 use crate::slots::Location;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,6 +37,13 @@ pub(crate) struct Segments {
     pub(crate) current: SegmentNumber,
     /// The highest number ever given to a file.
     pub(crate) highest: SegmentNumber,
+}
+
+impl Segment {
+    /// Where batches and proofs end in it, in bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        remains_offset(self.size)
+    }
 }
 
 impl Segments {
@@ -75,6 +83,11 @@ impl Segments {
             .range(..self.current)
             .find(|(_, segment)| segment.live_count == 0 && segment.read_count == 0)
             .map(|(number, segment)| (*number, segment.size))
+    }
+
+    /// How many bytes of batches and proofs the spare that comes next has room for; 0 without one.
+    pub(crate) fn spare_room(&self) -> u64 {
+        self.spares.front().map_or(0, |(_, size)| remains_offset(*size))
     }
 
     /// The bytes of all files.

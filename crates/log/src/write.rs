@@ -4,10 +4,11 @@ use crate::batch::{Batch, locations};
 use crate::event::LogEvent;
 use crate::format::{
     BatchNumber, BlockKind, Header, PAGE_SIZE, SegmentNumber, batch_chunks, batch_size,
-    directory_size, proof_chunks,
+    directory_size, lone_chunks,
 };
 use crate::item::{HardRecord, Item, NO_SLOT, Standing};
 use crate::log::{Log, Writing};
+use crate::remains::{Survey, file_size_for};
 use crate::segments::Segment;
 use bytes::{Bytes, BytesMut};
 use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index, Instant};
@@ -22,6 +23,10 @@ const COPY_SEGMENT_COUNT_MIN: usize = 4;
 
 /// Copying forward is for leftovers: at most this part of a segment.
 const COPY_SHARE: u64 = 64;
+
+/// So many prepared files are kept beyond those that are always there, if they had an earlier life: what a purge sets
+/// free at one time, so that under load no file is ever deleted only to be made again.
+const RECYCLED_COUNT_MAX: usize = 4;
 
 /// Work on a file that no batch is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,20 @@ pub(crate) enum Upkeep {
     Rename {
         /// The next number.
         to: SegmentNumber,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Reading what an earlier life left in a file.
+    Survey {
+        /// Its number.
+        number: SegmentNumber,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Writing down what it left.
+    Conclude {
+        /// Its number.
+        number: SegmentNumber,
         /// Its size in bytes.
         size: u64,
     },
@@ -65,7 +84,7 @@ impl Log {
 
     /// Writes the batch that waits first, if there is a place for it.
     fn write_next(&mut self) {
-        let room = self.segments.spares.front().map_or(0, |(_, size)| *size);
+        let room = self.segments.spare_room();
         if self.wanted.is_some_and(|wanted| room < wanted) {
             return;
         }
@@ -76,7 +95,7 @@ impl Log {
             let size = batch_size(items.len() as u64, bodies, false);
             let offset = self.stream.place(size);
             let current = self.segments.used.get(&self.segments.current);
-            if current.is_some_and(|segment| offset + size + PAGE_SIZE <= segment.size) {
+            if current.is_some_and(|segment| offset + size + PAGE_SIZE <= segment.limit()) {
                 self.stream.offset = offset;
                 self.write_batch(&mut batch, items, false);
                 return;
@@ -85,7 +104,7 @@ impl Log {
         let items = self.encode_items(&batch, true);
         let needed = batch_size(items.len() as u64, bodies, true) + PAGE_SIZE;
         match self.segments.spares.front() {
-            Some((number, size)) if *size >= needed => {
+            Some((number, size)) if room >= needed => {
                 self.wanted = None;
                 self.segments.used.insert(*number, Segment { size: *size, ..Segment::default() });
                 self.segments.current = *number;
@@ -279,7 +298,7 @@ impl Log {
         let offset = self.stream.offset.next_multiple_of(PAGE_SIZE);
         let total = directory_size(items.len() as u64);
         let current = self.segments.used.get(&self.segments.current);
-        if current.is_none_or(|segment| offset + total > segment.size) {
+        if current.is_none_or(|segment| offset + total > segment.limit()) {
             return;
         }
         let (previous_segment, previous_end, previous_chain) = self.stream.previous;
@@ -299,7 +318,7 @@ impl Log {
             total_size: u32::try_from(total).expect("below the size of a segment"),
         };
         self.counts.written_size += total;
-        let (file, data) = (header.segment.file(), proof_chunks(&header, items));
+        let (file, data) = (header.segment.file(), lone_chunks(&header, items));
         let id = self.request(DiskOp::Write { file, offset, data, sync: false });
         self.stream.proof = offset..offset + total;
         self.proving = Some((id, header.segment));
@@ -309,21 +328,23 @@ impl Log {
     fn start_upkeep(&mut self) {
         let target = 1 + self.options.reserve_count;
         let short = self.segments.spares.len() < target;
-        if let Some(needed) = self.wanted {
-            let room = self.segments.spares.front().map_or(0, |(_, size)| *size);
-            if room < needed && !self.refused_space {
-                let size = needed.next_multiple_of(PAGE_SIZE).max(self.options.segment_size);
-                let number = self.segments.next_number();
-                self.allocate(number, size, true);
-                return;
-            }
+        if let Some(needed) = self.wanted
+            && self.segments.spare_room() < needed
+            && !self.refused_space
+        {
+            let size = file_size_for(needed).max(self.options.segment_size);
+            let number = self.segments.next_number();
+            self.allocate(number, size, true);
+            return;
         }
         if !self.recovered && !self.refused_space {
             return;
         }
         if let Some((number, size)) = self.segments.leftovers.pop_first() {
             let from = number.file();
-            if short && size == self.options.segment_size {
+            let kept = if self.full { target } else { target + RECYCLED_COUNT_MAX };
+            let is_of_use = self.segments.spares.len() < kept;
+            if is_of_use && size == self.options.segment_size {
                 let to = self.segments.next_number();
                 let id = self.request(DiskOp::Rename { from, to: to.file() });
                 self.upkeep = Some((id, Upkeep::Rename { to, size }));
@@ -357,6 +378,11 @@ impl Log {
                 let id = self.request(DiskOp::Delete { file: number.file() });
                 self.upkeep = Some((id, Upkeep::Delete { frees_space: false }));
             }
+            (Upkeep::Survey { number, .. }, Err(_)) => {
+                // The device cannot read it: it may hold nothing of use, but another file serves better.
+                let id = self.request(DiskOp::Delete { file: number.file() });
+                self.upkeep = Some((id, Upkeep::Delete { frees_space: true }));
+            }
             (_, Err(error)) => self.fail(&error),
             (Upkeep::Allocate { number, size, first }, Ok(_)) => {
                 self.add_spare(number, size, first);
@@ -364,12 +390,37 @@ impl Log {
             (Upkeep::Rename { to, size }, Ok(_)) if self.options.zero_recycled => {
                 self.allocate(to, size, false);
             }
-            (Upkeep::Rename { to, size }, Ok(_)) => self.add_spare(to, size, false),
+            (Upkeep::Rename { to, size }, Ok(_)) => {
+                self.survey = Survey::default();
+                self.survey_on(to, size);
+            }
+            (Upkeep::Survey { number, size }, Ok(DiskOutput::Read(piece))) => {
+                self.survey.add(&piece);
+                self.survey_on(number, size);
+            }
+            (Upkeep::Survey { number, .. }, Ok(DiskOutput::Done)) => {
+                unreachable!("a read of {} gives bytes", number.file())
+            }
+            (Upkeep::Conclude { number, size }, Ok(_)) => self.add_spare(number, size, false),
             (Upkeep::Delete { frees_space }, Ok(_)) => {
                 if frees_space {
                     self.refused_space = false;
                 }
             }
+        }
+    }
+
+    /// Reads the next piece of what an earlier life left in a file, or writes down what was found.
+    fn survey_on(&mut self, number: SegmentNumber, size: u64) {
+        let file = number.file();
+        if let Some((offset, piece)) = self.survey.next(size) {
+            let id = self.request(DiskOp::Read { file, offset, size: piece });
+            self.upkeep = Some((id, Upkeep::Survey { number, size }));
+        } else {
+            let (offset, data) = self.survey.block(number, size);
+            // The sync makes durable what was read, too: not all that the earlier life wrote last was synced.
+            let id = self.request(DiskOp::Write { file, offset, data, sync: true });
+            self.upkeep = Some((id, Upkeep::Conclude { number, size }));
         }
     }
 

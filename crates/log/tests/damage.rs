@@ -169,30 +169,64 @@ fn no_flipped_bit_is_served_or_cuts_anything() {
     assert!(reported > 450 && named > 450, "{reported} reported, {named} with group and index");
 }
 
+/// Writes a last batch behind the slots of `held`, of which nothing follows, and flips its bits.
+fn flip_the_last_batch(mut runner: Runner, options: &LogOptions, held: &[Slot]) {
+    let start = usize::try_from(runner.log.status().offset).unwrap();
+    let state = HardState { promised: epoch(3), voted_for: None, log_epoch: epoch(3) };
+    let next = held.last().map_or(1, |slot| slot.index.0 + 1);
+    let slots = [slot(next, 3, &body(1)), slot(next + 1, 3, &body(2))];
+    let mut ops = vec![Op::HardState(state)];
+    ops.extend(slots.iter().cloned().map(Op::Write));
+    runner.log.submit(GroupId(0), WriteId(1 << 32), ops);
+    runner.drain();
+    while !runner.durable().contains(&WriteId(1 << 32)) {
+        runner.complete(0);
+    }
+    let status = runner.log.status();
+    let end = usize::try_from(status.offset).unwrap();
+    let slots = held.iter().cloned().chain(slots).map(|slot| (slot.index, slot)).collect();
+    let purged = held.first().map_or(Index::ZERO, |slot| slot.index.previous());
+    let expected = Expected { hard: state, purged, slots };
+    let groups = BTreeMap::from([(GroupId(0), expected)]);
+    let used = Used { disk: runner.disk.clone(), groups, ends: BTreeMap::new() };
+    let name = FileName::new(format!("log/{:016x}.seg", status.segment.0));
+    for bit in (start * 8..end * 8).step_by(3) {
+        let mut disk = used.disk.clone();
+        disk.files.get_mut(&name).unwrap().live[bit / 8] ^= 1 << (bit % 8);
+        check(&used, disk, options, &format!("bit {bit}"));
+    }
+}
+
 #[test]
 fn every_bit_of_the_last_batch_is_safe_before_anything_proves_it_synced() {
     let options = small_options();
     let (mut runner, _) = Runner::open(CrashDisk::default(), options.clone()).unwrap();
     runner.settle();
-    let start = usize::try_from(runner.log.status().offset).unwrap();
-    let state = HardState { promised: epoch(3), voted_for: None, log_epoch: epoch(3) };
-    let ops = vec![Op::HardState(state), write(1, 3, &body(1)), write(2, 3, &body(2))];
-    runner.log.submit(GroupId(0), WriteId(1), ops);
-    runner.drain();
-    runner.complete(0);
-    assert_eq!(runner.durable(), [WriteId(1)], "acknowledged, and nothing written since");
-    let end = usize::try_from(runner.log.status().offset).unwrap();
-    let slots = [slot(1, 3, &body(1)), slot(2, 3, &body(2))];
-    let slots = slots.into_iter().map(|slot| (slot.index, slot)).collect();
-    let expected = Expected { hard: state, purged: Index::ZERO, slots };
-    let groups = BTreeMap::from([(GroupId(0), expected)]);
-    let used = Used { disk: runner.disk.clone(), groups, ends: BTreeMap::new() };
-    let name = runner.disk.files.keys().next().unwrap().clone();
-    for bit in (start * 8..end * 8).step_by(3) {
-        let mut disk = used.disk.clone();
-        disk.files.get_mut(&name).unwrap().live[bit / 8] ^= 1 << (bit % 8);
-        check(&used, disk, &options, &format!("bit {bit}"));
+    flip_the_last_batch(runner, &options, &[]);
+}
+
+#[test]
+fn every_bit_of_the_last_batch_is_safe_in_a_file_that_had_an_earlier_life() {
+    let options = small_options();
+    let (mut runner, _) = Runner::open(CrashDisk::default(), options.clone()).unwrap();
+    runner.settle();
+    let mut index = 0;
+    let file =
+        |runner: &Runner| FileName::new(format!("log/{:016x}.seg", runner.log.status().segment.0));
+    let is_recycled = |runner: &Runner| {
+        let dump = quorate_log::dump::file(&runner.disk, &file(runner)).unwrap();
+        dump.contains("what an earlier life of the file left")
+    };
+    while !is_recycled(&runner) || runner.log.status().offset < 20_000 {
+        assert!(index < 500, "no file is used again");
+        index += 1;
+        let purge = Op::Purge(Position::new(Index(index - 1), epoch(1)));
+        let large = vec![u8::try_from(1 + index % 255).unwrap(); 5000];
+        runner.log.submit(GroupId(0), WriteId(index), vec![write(index, 1, &large), purge]);
+        runner.settle();
     }
+    let held = slot(index, 1, &vec![u8::try_from(1 + index % 255).unwrap(); 5000]);
+    flip_the_last_batch(runner, &options, &[held]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Frozen files of format version 1: they open, serve and print the same for ever.
 //!
-//! `QUORATE_FREEZE_LOG_SAMPLES=1` writes them anew, for a new format version only: the files of a version that was
-//! released never change.
+//! `QUORATE_FREEZE_LOG_SAMPLES=v1` writes those of this name anew, for a new format version only: the files of a version
+//! that was released never change.
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation of a test is a failed test")]
 #![expect(clippy::disallowed_methods, reason = "the samples are files beside this test")]
@@ -16,12 +16,15 @@ use quorate_types::{
 };
 use std::path::PathBuf;
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/samples/v1")
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(name)
 }
 
 /// Trailing zeroes are not kept in the repository; they come back from the size of a segment.
 const SEGMENT_SIZE: usize = 64 * 1024;
+
+/// That of the files that were used more than once.
+const SMALL_SEGMENT_SIZE: usize = 32 * 1024;
 
 fn used_disk() -> CrashDisk {
     let options = LogOptions { segment_size: SEGMENT_SIZE as u64, ..LogOptions::default() };
@@ -58,15 +61,29 @@ fn used_disk() -> CrashDisk {
     runner.disk
 }
 
-fn frozen_disk() -> CrashDisk {
+/// A log that has used its files more than once.
+fn recycled_disk() -> CrashDisk {
+    let options = LogOptions { segment_size: SMALL_SEGMENT_SIZE as u64, ..LogOptions::default() };
+    let (mut runner, _) = Runner::open(CrashDisk::default(), options).unwrap();
+    runner.settle();
+    for index in 1..=60 {
+        let purge = Op::Purge(Position::new(Index(index - 1), epoch(1)));
+        runner.log.submit(GroupId(0), WriteId(index), vec![write(index, 1, &[b'z'; 3000]), purge]);
+        runner.settle();
+    }
+    runner.disk
+}
+
+fn frozen_disk(name: &str, segment_size: usize) -> CrashDisk {
     let mut disk = CrashDisk::default();
-    let mut entries: Vec<_> = std::fs::read_dir(folder()).unwrap().map(Result::unwrap).collect();
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder(name)).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().into_string().unwrap();
         if name.ends_with(".seg") {
             let mut live = std::fs::read(entry.path()).unwrap();
-            live.resize(SEGMENT_SIZE, 0);
+            live.resize(segment_size, 0);
             let file = File { durable: live.clone(), live };
             disk.files.insert(FileName::new(format!("log/{name}")), file);
         }
@@ -79,30 +96,48 @@ fn dump_all(disk: &CrashDisk) -> String {
     names.iter().map(|name| dump::file(disk, name).unwrap()).collect()
 }
 
-fn freeze() {
-    std::fs::create_dir_all(folder()).unwrap();
-    let disk = used_disk();
-    for (name, file) in &disk.files {
-        let used = file.live.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let path = folder().join(name.as_str().strip_prefix("log/").unwrap());
-        std::fs::write(path, &file.live[..used]).unwrap();
+fn freeze(name: &str, disk: &CrashDisk) {
+    if std::env::var("QUORATE_FREEZE_LOG_SAMPLES").as_deref() != Ok(name) {
+        return;
     }
-    std::fs::write(folder().join("dump.txt"), dump_all(&disk)).unwrap();
+    std::fs::create_dir_all(folder(name)).unwrap();
+    for (file, content) in &disk.files {
+        let used = content.live.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let path = folder(name).join(file.as_str().strip_prefix("log/").unwrap());
+        std::fs::write(path, &content.live[..used]).unwrap();
+    }
+    std::fs::write(folder(name).join("dump.txt"), dump_all(disk)).unwrap();
 }
 
 #[test]
 fn version_1_prints_the_same_for_ever() {
-    if std::env::var("QUORATE_FREEZE_LOG_SAMPLES").is_ok() {
-        freeze();
+    freeze("v1", &used_disk());
+    freeze("v1-recycled", &recycled_disk());
+    for (name, segment_size) in [("v1", SEGMENT_SIZE), ("v1-recycled", SMALL_SEGMENT_SIZE)] {
+        let expected = std::fs::read(folder(name).join("dump.txt")).unwrap();
+        let found = dump_all(&frozen_disk(name, segment_size));
+        assert_eq!(found, String::from_utf8(expected).unwrap(), "{name}");
     }
-    let expected = std::fs::read(folder().join("dump.txt")).unwrap();
-    assert_eq!(dump_all(&frozen_disk()), String::from_utf8(expected).unwrap());
+}
+
+#[test]
+fn version_1_serves_from_files_that_were_used_more_than_once() {
+    let options = LogOptions { segment_size: SMALL_SEGMENT_SIZE as u64, ..LogOptions::default() };
+    let (mut runner, recovery) =
+        Runner::open(frozen_disk("v1-recycled", SMALL_SEGMENT_SIZE), options).unwrap();
+    runner.settle();
+    assert_eq!(recovery.reports, []);
+    let bounds = Bounds { purged: Position::new(Index(59), epoch(1)), last: Index(60) };
+    assert_eq!(recovery.groups[&GroupId(0)].bounds, bounds);
+    let served = runner.read_all(GroupId(0), Index(60), Index(60));
+    assert_eq!(served, [slot(60, 1, &[b'z'; 3000])]);
+    assert_eq!(runner.allocated, 0, "the files that were prepared serve");
 }
 
 #[test]
 fn version_1_opens_and_serves_the_same_for_ever() {
     let options = LogOptions { segment_size: SEGMENT_SIZE as u64, ..LogOptions::default() };
-    let (mut runner, recovery) = Runner::open(frozen_disk(), options).unwrap();
+    let (mut runner, recovery) = Runner::open(frozen_disk("v1", SEGMENT_SIZE), options).unwrap();
     runner.settle();
     assert_eq!(recovery.reports, []);
     let run = |first, created, accepted| EpochRun {

@@ -208,6 +208,8 @@ pub(crate) struct Runner {
     /// Requests that were asked for and not executed.
     pub(crate) queue: VecDeque<DiskRequest>,
     pub(crate) now: Instant,
+    /// How many files were made.
+    pub(crate) allocated: usize,
 }
 
 impl Runner {
@@ -217,7 +219,7 @@ impl Runner {
     ) -> Result<(Runner, Recovery), OpenError> {
         let (log, recovery) = Log::open(&disk, options)?;
         let (events, queue) = (VecDeque::new(), VecDeque::new());
-        Ok((Runner { disk, log, events, queue, now: Instant::ZERO }, recovery))
+        Ok((Runner { disk, log, events, queue, now: Instant::ZERO, allocated: 0 }, recovery))
     }
 
     /// Takes what the log asks and says.
@@ -234,6 +236,7 @@ impl Runner {
     pub(crate) fn complete(&mut self, place: usize) {
         let request = self.queue.remove(place).expect("a request is there");
         let result = self.disk.execute(&request.op);
+        self.allocated += usize::from(matches!(request.op, DiskOp::Allocate { .. }));
         self.log.handle(self.now, DiskDone { id: request.id, result });
         self.drain();
     }
