@@ -6,7 +6,8 @@ use crate::network::ProcessId;
 use crate::swarm::{FaultKind, FaultRate};
 use crate::world::{Event, PROCESS_COUNT, World};
 use quorate_consensus::Control;
-use quorate_node::{NodeInput, Request, RequestId};
+use quorate_node::{NodeInput, Phase, Request, RequestId};
+use quorate_store::engine::MemoryDisk;
 use quorate_types::{GroupId, NodeId};
 use std::time::Duration;
 
@@ -119,6 +120,13 @@ impl World {
                 );
                 self.processes[victim.0].disk_stalled_until = until;
             }
+            FaultKind::EngineLoss if runs && self.all_others_are_whole(victim) => {
+                self.kill(victim);
+                let process = &mut self.processes[victim.0];
+                process.engine = MemoryDisk::new();
+                process.order.on_engine_lost();
+                self.reopen_later(victim);
+            }
             FaultKind::Transfer if runs => {
                 let target = NodeId(self.dice.faults.between(1, PROCESS_COUNT as u64));
                 self.control(victim, Control::Transfer(target));
@@ -128,10 +136,22 @@ impl World {
             | FaultKind::PowerLoss
             | FaultKind::Restart
             | FaultKind::Pause
+            | FaultKind::EngineLoss
             | FaultKind::Transfer
             | FaultKind::Campaign => return false,
         }
         true
+    }
+
+    /// Whether every other process runs on a state of its own.
+    fn all_others_are_whole(&self, victim: ProcessId) -> bool {
+        let is_whole = |id: ProcessId| {
+            let status = self.processes[id.0].running.as_ref().map(|it| it.status(self.now));
+            status.is_some_and(|status| {
+                status.phase == Phase::Running && status.awaiting_snapshot.is_empty()
+            })
+        };
+        (0..PROCESS_COUNT).map(ProcessId).filter(|id| *id != victim).all(is_whole)
     }
 
     fn control(&mut self, id: ProcessId, control: Control) {

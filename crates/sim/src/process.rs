@@ -189,6 +189,8 @@ impl World {
         let node =
             Node::open(local, options, &process.disk, BTreeMap::from([(GroupId(0), applied)]))
                 .map_err(|error| error.to_string())?;
+        let is_stateless = !node.status(local).awaiting_snapshot.is_empty();
+        self.counts.stateless_start_count += u64::from(is_stateless);
         process.running = Some(Running {
             node,
             machine,
@@ -307,7 +309,8 @@ impl World {
         let status = running.status(self.now);
         running.node_id = status.node;
         if let Some(group) = status.groups.get(&GroupId(0)) {
-            let result = process.order.on_status(group);
+            let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
+            let result = process.order.on_status(group, has_state);
             self.accuse(result);
         }
     }

@@ -30,6 +30,8 @@ pub struct Counts {
     pub lost_batch_count: u64,
     /// Snapshots that took the place of a log.
     pub snapshot_count: u64,
+    /// Starts of a node whose state was lost and that its log could not give back.
+    pub stateless_start_count: u64,
     /// Claims that were compared with the durable half of the disk when they were sent.
     pub claim_count: u64,
     /// What became of frames.
@@ -110,6 +112,7 @@ impl fmt::Display for Summary {
         self.row(f, "torn writes", |run| run.torn_count)?;
         self.row(f, "engine batches lost", |run| run.lost_batch_count)?;
         self.row(f, "snapshots installed", |run| run.snapshot_count)?;
+        self.row(f, "starts without a state", |run| run.stateless_start_count)?;
         self.row(f, "frames", |run| run.frames.sent)?;
         self.row(f, "- lost", |run| run.frames.lost)?;
         self.row(f, "- twice", |run| run.frames.duplicated)?;

@@ -33,6 +33,8 @@ pub enum FaultKind {
     SyncError,
     /// A disk stands still.
     DiskStall,
+    /// A process dies, and its engine is lost. Never two at a time: what both have purged, nobody might hold.
+    EngineLoss,
     /// An operator moves leadership.
     Transfer,
     /// An operator makes a replica campaign.
@@ -41,7 +43,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind, in the order of reports.
-    pub const ALL: [FaultKind; 13] = [
+    pub const ALL: [FaultKind; 14] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::Blackout,
@@ -53,6 +55,7 @@ impl FaultKind {
         FaultKind::WriteError,
         FaultKind::SyncError,
         FaultKind::DiskStall,
+        FaultKind::EngineLoss,
         FaultKind::Transfer,
         FaultKind::Campaign,
     ];
@@ -72,6 +75,7 @@ impl FaultKind {
             FaultKind::WriteError => "write-error",
             FaultKind::SyncError => "sync-error",
             FaultKind::DiskStall => "disk-stall",
+            FaultKind::EngineLoss => "engine-loss",
             FaultKind::Transfer => "transfer",
             FaultKind::Campaign => "campaign",
         }

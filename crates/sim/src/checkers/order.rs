@@ -36,6 +36,11 @@ impl Order {
         self.latest = None;
     }
 
+    /// The engine is lost, and with it what was synced.
+    pub fn on_engine_lost(&mut self) {
+        self.synced = Index::ZERO;
+    }
+
     /// The engine opened with this much applied.
     ///
     /// # Errors
@@ -50,11 +55,11 @@ impl Order {
         Ok(())
     }
 
-    /// The replica shows its status.
+    /// The replica shows its status; `has_state` unless it waits for a snapshot, and what it calls synced is not here.
     ///
     /// # Errors
     /// When something went back, or stands in the wrong order.
-    pub fn on_status(&mut self, status: &Status) -> Result<(), Violation> {
+    pub fn on_status(&mut self, status: &Status, has_state: bool) -> Result<(), Violation> {
         let seen = Seen {
             epoch: status.epoch,
             committed: status.committed,
@@ -78,7 +83,9 @@ impl Order {
             }
         }
         self.latest = Some(seen);
-        self.synced = self.synced.max(status.synced);
+        if has_state {
+            self.synced = self.synced.max(status.synced);
+        }
         Ok(())
     }
 }
@@ -118,8 +125,8 @@ mod tests {
     fn nothing_goes_back_within_a_life() {
         let check = |second: Status, legal: bool| {
             let mut order = Order::default();
-            assert_eq!(order.on_status(&status(2, [1, 2, 3, 4, 5])), Ok(()));
-            assert_eq!(order.on_status(&second).is_ok(), legal, "{second}");
+            assert_eq!(order.on_status(&status(2, [1, 2, 3, 4, 5]), true), Ok(()));
+            assert_eq!(order.on_status(&second, true).is_ok(), legal, "{second}");
         };
         check(status(2, [1, 2, 3, 4, 5]), true);
         check(status(3, [1, 2, 3, 3, 3]), true);
@@ -131,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_status_is_ordered_in_itself() {
-        let legal = |indices| Order::default().on_status(&status(1, indices)).is_ok();
+        let legal = |indices| Order::default().on_status(&status(1, indices), true).is_ok();
         assert!(legal([1, 1, 1, 1, 1]));
         assert!(!legal([2, 1, 3, 4, 5]));
         assert!(!legal([1, 3, 2, 4, 5]));
@@ -142,10 +149,25 @@ mod tests {
     #[test]
     fn a_restart_forgets_memory_but_not_what_was_synced() {
         let mut order = Order::default();
-        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5])), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true), Ok(()));
         order.on_restart();
         assert!(order.on_open(Index(2)).is_err());
         assert_eq!(order.on_open(Index(3)), Ok(()));
-        assert_eq!(order.on_status(&status(2, [3, 3, 3, 5, 5])), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 3, 3, 5, 5]), true), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_engine_begins_anew_and_what_it_waits_for_is_not_there_yet() {
+        let mut order = Order::default();
+        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true), Ok(()));
+        order.on_engine_lost();
+        order.on_restart();
+        assert_eq!(order.on_open(Index(0)), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 3, 5, 5, 5]), false), Ok(()));
+        order.on_restart();
+        assert_eq!(order.on_open(Index(0)), Ok(()));
+        assert_eq!(order.on_status(&status(2, [4, 4, 5, 5, 5]), true), Ok(()));
+        order.on_restart();
+        assert!(order.on_open(Index(3)).is_err());
     }
 }
