@@ -89,7 +89,7 @@ pub enum Event {
         /// Why.
         reason: StepDownReason,
     },
-    /// A configuration is in force from here on.
+    /// A configuration is in force from here on; what was told of higher indexes is not any more.
     Configuration {
         /// The index of its entry.
         index: Index,
@@ -131,6 +131,11 @@ pub enum Event {
         /// How.
         how: Mending,
     },
+    /// A target membership that this replica was asked for was taken in, or refused with this reason.
+    MembershipAnswer {
+        /// Why not, if it was refused.
+        refusal: Option<String>,
+    },
     /// Something of the local log keeps this replica from taking part; the text says what would mend it.
     NotReady {
         /// Why.
@@ -168,6 +173,10 @@ impl fmt::Display for Event {
             }
             Event::Mended { position, how: Mending::GivenUp } => {
                 write!(f, "damaged slot {position} was never committed and is given up")
+            }
+            Event::MembershipAnswer { refusal: None } => f.write_str("membership: taken in"),
+            Event::MembershipAnswer { refusal: Some(text) } => {
+                write!(f, "membership: refused: {text}")
             }
             Event::NotReady { reason } => write!(f, "not ready: {reason}"),
         }

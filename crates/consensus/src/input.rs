@@ -82,6 +82,14 @@ pub enum Control {
     Campaign,
     /// Hand leadership to this voter, once it has the whole log.
     Transfer(NodeId),
+    /// Make these the members, by steps that the engine plans (see [`crate::plan`]). Answered by
+    /// [`crate::Event::MembershipAnswer`].
+    TargetMembership {
+        /// The configuration in force as the asker knows it: another one refuses the target.
+        base: Configuration,
+        /// Who is to be a member and who is to vote; whatever a change under way has come to does not matter in it.
+        target: Configuration,
+    },
 }
 
 /// Everything that a replica can be told.

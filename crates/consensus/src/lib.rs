@@ -16,6 +16,8 @@ mod status;
 
 pub mod raft;
 
+pub mod plan;
+
 mod barrier;
 mod progress;
 mod quorum;

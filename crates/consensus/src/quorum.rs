@@ -93,7 +93,7 @@ impl Quorum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Incarnation, Member};
+    use quorate_types::{Incarnation, Intent, Member};
     use std::collections::BTreeMap;
 
     fn configuration(incoming: u64, outgoing: u64) -> Configuration {
@@ -106,11 +106,12 @@ mod tests {
                     peer_address: String::new(),
                     voter: incoming >> bit & 1 == 1,
                     outgoing_voter: outgoing >> bit & 1 == 1,
+                    intent: Intent::Stay,
                 };
                 (NodeId(bit), member)
             })
             .collect();
-        Configuration { members }
+        Configuration { members, ..Configuration::default() }
     }
 
     fn has_majority(set: u64, of: u64) -> bool {

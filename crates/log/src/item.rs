@@ -481,8 +481,10 @@ mod tests {
             peer_address: "h:1".into(),
             voter: true,
             outgoing_voter: false,
+            intent: quorate_types::Intent::Stay,
         };
-        let configuration = Configuration { members: BTreeMap::from([(NodeId(1), member)]) };
+        let members = BTreeMap::from([(NodeId(1), member)]);
+        let configuration = Configuration { members, ..Configuration::default() };
         let position = Position::new(Index(4), epoch);
         let group = GroupId(5);
         vec![

@@ -13,8 +13,8 @@ use crate::transfer::{Inbound, Outbound, Wanted};
 use crate::waiters::{Answered, Waiters};
 use bytes::BytesMut;
 use quorate_consensus::{
-    Effect, Event, FetchId, Input, Message, Opening, Options, Protocol, RefuseReason, RoleName,
-    SnapshotEffect, Status,
+    Control, Effect, Event, FetchId, Input, Message, Opening, Options, Protocol, RefuseReason,
+    RoleName, SnapshotEffect, Status,
 };
 use quorate_log::{Log, ReadId};
 use quorate_types::{
@@ -83,6 +83,9 @@ pub(crate) struct GroupOptions {
     pub(crate) has_install_file: bool,
 }
 
+/// How many changes of membership may be asked for at once: people ask for them.
+const TARGETS_MAX: usize = 16;
+
 /// One replica.
 pub(crate) struct Group {
     /// Which group.
@@ -103,6 +106,8 @@ pub(crate) struct Group {
     leader: Option<NodeId>,
     /// Clients that wait.
     waiters: Waiters,
+    /// Clients that wait for the answer to a target membership, and until when.
+    targets: VecDeque<(RequestId, Instant)>,
     /// The state machine.
     machine: Machine,
     /// The snapshot on its way out.
@@ -142,6 +147,7 @@ impl Group {
             has_configuration_changed: false,
             leader: None,
             waiters: Waiters::new(options.node, options.incarnation, start, resend_after),
+            targets: VecDeque::new(),
             machine,
             outbound: Outbound::new(run),
             inbound: Inbound::new(),
@@ -209,6 +215,15 @@ impl Group {
             }
             Request::Read { deadline, .. } => {
                 self.waiters.read(id, deadline.unwrap_or(now + timeout))
+            }
+            Request::Control { control: control @ Control::TargetMembership { .. }, .. } => {
+                if self.targets.len() >= TARGETS_MAX {
+                    Err(RefuseReason::Busy)
+                } else {
+                    self.targets.push_back((id, now + timeout));
+                    self.protocol.handle(now, Input::Control(control));
+                    Ok(())
+                }
             }
             Request::Control { control, .. } => {
                 self.protocol.handle(now, Input::Control(control));
@@ -309,6 +324,10 @@ impl Group {
         let peers = ctx.peers;
         let answers = self.waiters.on_time(now, &|| peers.missing());
         ctx.answer(answers);
+        while self.targets.front().is_some_and(|(_, due)| *due <= now) {
+            let id = self.targets.pop_front().expect("was just seen").0;
+            ctx.answer([(id, Answer::Unknown { missing: peers.missing() })]);
+        }
         let effects = self.outbound.on_time(now);
         self.on_transfer(ctx, effects);
         self.ask_for_snapshot(ctx);
@@ -320,6 +339,7 @@ impl Group {
             self.protocol.next_deadline(),
             self.machine.next_deadline(),
             self.waiters.next_deadline(self.leader.is_some()),
+            self.targets.front().map(|(_, due)| *due),
             self.outbound.next_deadline(),
             self.wanted.as_ref().map(Wanted::next_deadline),
         ]
@@ -332,6 +352,9 @@ impl Group {
     pub(crate) fn give_up_all(&mut self, ctx: &mut Context<'_>) {
         let answers = self.waiters.give_up_all();
         ctx.answer(answers);
+        let targets = std::mem::take(&mut self.targets);
+        let unknown = Answer::Unknown { missing: Vec::new() };
+        ctx.answer(targets.into_iter().map(|(id, _)| (id, unknown.clone())));
     }
 
     /// Lets the protocol form its effects and carries them out, until it has nothing more to say.
@@ -437,6 +460,12 @@ impl Group {
                 self.configurations.retain(|at, _| at < index);
                 self.configurations.insert(*index, configuration.clone());
                 self.has_configuration_changed = true;
+            }
+            Event::MembershipAnswer { refusal } => {
+                if let Some((id, _)) = self.targets.pop_front() {
+                    let declined = refusal.clone().map(Answer::Declined);
+                    ctx.answer([(id, declined.unwrap_or(Answer::Taken))]);
+                }
             }
             Event::Role { .. }
             | Event::EpochChanged { .. }

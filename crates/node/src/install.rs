@@ -242,9 +242,14 @@ mod tests {
             peer_address: "n1:1".into(),
             voter: true,
             outgoing_voter: false,
+            intent: quorate_types::Intent::Stay,
         };
         let members = std::collections::BTreeMap::from([(NodeId(1), member)]);
-        SnapshotName { position, digest: Digest(7), configuration: Configuration { members } }
+        SnapshotName {
+            position,
+            digest: Digest(7),
+            configuration: Configuration { members, ..Configuration::default() },
+        }
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub enum Answer {
     },
     /// A control request was taken in.
     Taken,
+    /// A control request was considered and is not carried out, for this reason.
+    Declined(String),
     /// It was not done and will not be.
     Refused {
         /// Why.

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
     ClusterId, Configuration, DecodeError, Entry, EntryKind, Epoch, HardState, Incarnation, Index,
-    Member, NodeId, Op, Origin, Reader, Slot, TransactionId, Writer,
+    Intent, Member, NodeId, Op, Origin, Reader, Slot, TransactionId, Writer,
 };
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_64;
@@ -72,10 +72,12 @@ impl Roster {
                 peer_address: founder.address.clone(),
                 voter: true,
                 outgoing_voter: false,
+                intent: Intent::Stay,
             };
             (NodeId(place as u64 + 1), member)
         };
-        Configuration { members: self.founders.iter().enumerate().map(member).collect() }
+        let members = self.founders.iter().enumerate().map(member).collect();
+        Configuration { members, ..Configuration::default() }
     }
 
     /// What the log of every founder begins with: the same bytes everywhere, committed by formation itself.

@@ -541,7 +541,7 @@ mod tests {
                 Answer::Refused { .. } if is_early => "refused at once",
                 Answer::Refused { .. } => "refused at the deadline",
                 Answer::Unknown { .. } => "unknown",
-                Answer::ReadReady { .. } | Answer::Taken => "other",
+                Answer::ReadReady { .. } | Answer::Taken | Answer::Declined(_) => "other",
             };
             assert_eq!(Some(found), expected, "{sendings} {refusals} {reason:?}");
         };

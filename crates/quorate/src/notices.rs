@@ -34,7 +34,8 @@ fn log_event(node: &str, group: u64, event: &Event) {
         | Event::Configuration { .. }
         | Event::SnapshotNeeded { .. }
         | Event::SnapshotInstalled { .. }
-        | Event::Mended { .. } => tracing::info!(node, group, "{event}"),
+        | Event::Mended { .. }
+        | Event::MembershipAnswer { .. } => tracing::info!(node, group, "{event}"),
         Event::Leader { leader: None, .. } | Event::SteppedDown { .. } | Event::NotReady { .. } => {
             tracing::warn!(node, group, "{event}")
         }

@@ -267,7 +267,8 @@ fn changes_leadership(event: &Event) -> bool {
         | Event::SnapshotNeeded { .. }
         | Event::SnapshotInstalled { .. }
         | Event::Diverged { .. }
-        | Event::Mended { .. } => false,
+        | Event::Mended { .. }
+        | Event::MembershipAnswer { .. } => false,
     }
 }
 

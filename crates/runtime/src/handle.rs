@@ -28,6 +28,9 @@ pub enum RequestError {
         /// The members that could not be reached, by name, where that is why.
         missing: Vec<String>,
     },
+    /// What was asked for cannot be, as things are.
+    #[error("{0}")]
+    Declined(String),
     /// Its deadline passed; a proposal may or may not be applied, now or later.
     #[error("not answered in time{}", missing_text(missing))]
     Unknown {

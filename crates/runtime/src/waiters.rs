@@ -246,6 +246,7 @@ fn error_of(answer: Answer) -> RequestError {
     match answer {
         Answer::Refused { reason, missing } => RequestError::Refused { reason, missing },
         Answer::Unknown { missing } => RequestError::Unknown { missing },
+        Answer::Declined(reason) => RequestError::Declined(reason),
         Answer::ReadReady { .. } | Answer::Taken => {
             panic!("a proposal succeeds by the state machine's reply")
         }
@@ -258,9 +259,10 @@ fn delivery<R>(waiter: Waiter<R>, answer: Answer) -> Delivery<R> {
             Delivery::Barrier(promise, Ok(index))
         }
         (Answer::Taken, Waiter::Control(promise)) => Delivery::Control(promise, Ok(())),
-        (answer @ (Answer::Refused { .. } | Answer::Unknown { .. }), waiter) => {
-            fail(waiter, error_of(answer))
-        }
+        (
+            answer @ (Answer::Refused { .. } | Answer::Unknown { .. } | Answer::Declined(_)),
+            waiter,
+        ) => fail(waiter, error_of(answer)),
         (Answer::ReadReady { .. } | Answer::Taken, _) => {
             panic!("an answer is of the kind that was asked for")
         }

@@ -554,6 +554,7 @@ impl World {
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
             | ConsensusEvent::Mended { .. }
+            | ConsensusEvent::MembershipAnswer { .. }
             | ConsensusEvent::NotReady { .. } => {}
         }
     }
@@ -651,7 +652,7 @@ impl World {
                 return self.read_locally(id, client, call);
             }
             Answer::Taken => return,
-            Answer::Refused { .. } => Outcome::Refused,
+            Answer::Refused { .. } | Answer::Declined(_) => Outcome::Refused,
             Answer::Unknown { .. } => Outcome::Unknown,
         };
         self.end_call(client, outcome);

@@ -200,6 +200,12 @@ impl Reader {
         Ok(Position { index: Index(self.u64()?), epoch: self.epoch()? })
     }
 
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Nothing must be left.
     ///
     /// # Errors

@@ -5,10 +5,22 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// What is to become of a member once the change under way allows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Intent {
+    /// It stays what it is.
+    #[default]
+    Stay,
+    /// A learner that is to vote.
+    Promote,
+    /// A member that is to leave.
+    Remove,
+}
+
 /// One member, under the one incarnation that may speak for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// A voter counts only under this incarnation.
+    /// A member takes part only under this incarnation; [`Incarnation::UNBOUND`] until its data folder is known.
     pub incarnation: Incarnation,
     /// The name that operators gave it (`n1`).
     pub name: String,
@@ -18,6 +30,8 @@ pub struct Member {
     pub voter: bool,
     /// Whether it is a voter of the outgoing configuration of a joint change; false when none is under way.
     pub outgoing_voter: bool,
+    /// What is to become of it.
+    pub intent: Intent,
 }
 
 /// The members of a group. During a joint change both sets of voters must agree (Raft thesis 4.3).
@@ -25,6 +39,8 @@ pub struct Member {
 pub struct Configuration {
     /// Every member by id.
     pub members: BTreeMap<NodeId, Member>,
+    /// The highest id of a member that was removed: ids are never used again.
+    pub removed_max: NodeId,
 }
 
 /// Why a configuration cannot be used.
@@ -87,9 +103,13 @@ impl Configuration {
             buffer.put_u64_le(id.0);
             buffer.put_u64_le(member.incarnation.0);
             buffer.write_bool(member.voter);
-            buffer.write_bool(member.outgoing_voter);
+            buffer.put_u8(u8::from(member.outgoing_voter) | (member.intent as u8) << 1);
             buffer.write_blob(member.name.as_bytes());
             buffer.write_blob(member.peer_address.as_bytes());
+        }
+        // Absent while nobody was ever removed, as in every configuration of formation.
+        if self.removed_max != NodeId(0) {
+            buffer.put_u64_le(self.removed_max.0);
         }
         buffer.freeze()
     }
@@ -105,19 +125,33 @@ impl Configuration {
             let id = NodeId(reader.u64()?);
             let incarnation = Incarnation(reader.u64()?);
             let voter = reader.bool()?;
-            let outgoing_voter = reader.bool()?;
+            let (outgoing_voter, intent) = decode_flags(reader.u8()?)?;
             let name = reader.text()?;
             let peer_address = reader.text()?;
-            members.insert(id, Member { incarnation, name, peer_address, voter, outgoing_voter });
+            members.insert(
+                id,
+                Member { incarnation, name, peer_address, voter, outgoing_voter, intent },
+            );
         }
+        let removed_max = if reader.is_empty() { NodeId(0) } else { NodeId(reader.u64()?) };
         reader.finish()?;
-        let configuration = Configuration { members };
+        let configuration = Configuration { members, removed_max };
         match configuration.check() {
             Ok(()) => Ok(configuration),
             Err(ConfigurationError::NoVoter) => Err(DecodeError::Invalid("no voter")),
             Err(ConfigurationError::TooMany(_)) => Err(DecodeError::Invalid("too many members")),
         }
     }
+}
+
+fn decode_flags(byte: u8) -> Result<(bool, Intent), DecodeError> {
+    let intent = match byte >> 1 {
+        0 => Intent::Stay,
+        1 => Intent::Promote,
+        2 => Intent::Remove,
+        _ => return Err(DecodeError::Unknown { what: "intent of a member", value: byte.into() }),
+    };
+    Ok((byte & 1 == 1, intent))
 }
 
 impl fmt::Display for Configuration {
@@ -138,6 +172,14 @@ impl fmt::Display for Configuration {
             f.write_str(" learners=")?;
             list(f, &mut learners)?;
         }
+        for (word, intent) in [(" promote=", Intent::Promote), (" remove=", Intent::Remove)] {
+            let meant = |(_, member): &(&NodeId, &Member)| member.intent == intent;
+            let mut meant = self.members.iter().filter(meant).map(|(id, _)| *id).peekable();
+            if meant.peek().is_some() {
+                f.write_str(word)?;
+                list(f, &mut meant)?;
+            }
+        }
         Ok(())
     }
 }
@@ -154,17 +196,18 @@ mod tests {
             peer_address: "127.0.0.1:7101".into(),
             voter,
             outgoing_voter,
+            intent: if voter || outgoing_voter { Intent::Stay } else { Intent::Promote },
         };
         let members = BTreeMap::from([
             (NodeId(1), member(true, false)),
             (NodeId(2), member(true, true)),
             (NodeId(4), member(false, false)),
         ]);
-        let configuration = Configuration { members };
+        let configuration = Configuration { members, removed_max: NodeId(7) };
         assert_eq!(Configuration::decode(configuration.encode()), Ok(configuration.clone()));
-        assert_eq!(configuration.to_string(), "n1,n2 out=n2 learners=n4");
+        assert_eq!(configuration.to_string(), "n1,n2 out=n2 learners=n4 promote=n4");
         let encoded = configuration.encode();
-        for size in 0..encoded.len() {
+        for size in (0..encoded.len()).filter(|size| *size != encoded.len() - 8) {
             assert!(Configuration::decode(encoded.slice(..size)).is_err());
         }
     }

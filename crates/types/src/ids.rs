@@ -68,6 +68,11 @@ random_id!(
     Digest
 );
 
+impl Incarnation {
+    /// The data folder of a member that was added and has not joined yet.
+    pub const UNBOUND: Incarnation = Incarnation(0);
+}
+
 impl Index {
     /// Before the first slot.
     pub const ZERO: Index = Index(0);

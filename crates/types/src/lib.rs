@@ -23,7 +23,7 @@ mod time;
 mod wire;
 
 pub use codec::{DecodeError, Reader, Writer};
-pub use configuration::{Configuration, ConfigurationError, Member};
+pub use configuration::{Configuration, ConfigurationError, Intent, Member};
 pub use disk::{
     DiskDone, DiskError, DiskId, DiskOp, DiskOutput, DiskReader, DiskRequest, FileName,
 };

@@ -146,6 +146,10 @@ impl Raft {
             .expect("configuration entries are decoded before they are accepted");
         self.membership.append(index, configuration.clone());
         self.event(Event::Configuration { index, configuration });
+        // The last one told is the one in force.
+        for (index, configuration) in self.membership.above(index) {
+            self.event(Event::Configuration { index, configuration });
+        }
     }
 
     /// Drops every slot at or above `from`.
@@ -158,7 +162,13 @@ impl Raft {
         assert!(!matches!(self.role, Role::Leader(_)), "a leader truncates its log from {from}");
         self.writes.truncate(from);
         self.tail.truncate(from);
+        let latest = self.membership.latest_index();
         self.membership.truncate(from);
+        if self.membership.latest_index() < latest {
+            let (index, configuration) =
+                (self.membership.latest_index(), self.membership.latest().clone());
+            self.event(Event::Configuration { index, configuration });
+        }
         self.damage.truncated(from);
         self.verified = self.verified.min(from.previous());
     }

@@ -39,6 +39,11 @@ impl Raft {
         self.membership.is_voter(self.options.node, self.options.incarnation)
     }
 
+    /// Whether it may give its vote, under its own incarnation.
+    fn may_vote(&self) -> bool {
+        self.membership.may_vote(self.options.node, self.options.incarnation)
+    }
+
     /// Whether it may campaign.
     pub(super) fn is_electable(&self) -> bool {
         self.is_voter()
@@ -204,7 +209,7 @@ impl Raft {
             self.send(from, stale, None);
             return;
         }
-        let granted = self.is_voter()
+        let granted = self.may_vote()
             && self.damage.is_genuine()
             && self.is_up_to_date(last)
             && !self.has_live_leader();
@@ -242,7 +247,7 @@ impl Raft {
         self.observe_term(epoch.number);
         let free = self.hard.voted_for.is_none_or(|voted| voted == from);
         let granted =
-            free && self.is_voter() && self.damage.is_genuine() && self.is_up_to_date(last);
+            free && self.may_vote() && self.damage.is_genuine() && self.is_up_to_date(last);
         if granted {
             if self.hard.voted_for.is_none() {
                 self.hard.voted_for = Some(from);

@@ -133,20 +133,10 @@ impl Raft {
             self.hard
         );
         let last = self.tail.last();
-        let new_peer = |peer: NodeId| Peer {
-            progress: Progress::new(last),
-            answered: 0,
-            followed: self.now,
-            told: Index::ZERO,
-            fetch: None,
-            digest: None,
-            snapshot_from: Index::ZERO,
-            link_down: self.contacts.get(&peer).is_some_and(|contact| contact.link == Some(false)),
-        };
         let peers = self.membership.peers(self.node());
         let leader = Leader {
             first: last.next(),
-            peers: peers.into_iter().map(|peer| (peer, new_peer(peer))).collect(),
+            peers: peers.into_iter().map(|peer| (peer, self.new_peer(peer, last))).collect(),
             round: 0,
             rounds: VecDeque::new(),
             heartbeat_due: self.now,
@@ -160,6 +150,46 @@ impl Raft {
         self.change_role(Role::Leader(Box::new(leader)));
         self.set_leader(Some(self.node()));
         self.append(epoch, Entry::noop(epoch));
+    }
+
+    /// What is known of a peer of which nothing is known; its log is first compared after `last`.
+    fn new_peer(&self, peer: NodeId, last: Index) -> Peer {
+        Peer {
+            progress: Progress::new(last),
+            answered: 0,
+            followed: self.now,
+            told: Index::ZERO,
+            fetch: None,
+            digest: None,
+            snapshot_from: Index::ZERO,
+            link_down: self.contacts.get(&peer).is_some_and(|contact| contact.link == Some(false)),
+        }
+    }
+
+    /// Leads those who are members now: newcomers from here on, those who left no more.
+    pub(super) fn lead_members(&mut self, last: Index) {
+        let members = self.membership.peers(self.node());
+        let Role::Leader(leader) = &self.role else { return };
+        let known = |id: &NodeId| leader.peers.contains_key(id);
+        let newcomers: Vec<(NodeId, Peer)> = members
+            .iter()
+            .filter(|id| !known(id))
+            .map(|id| (*id, self.new_peer(*id, last)))
+            .collect();
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.peers.retain(|id, _| members.contains(id));
+        leader.peers.extend(newcomers);
+        if leader.transfer.is_some_and(|transfer| !leader.peers.contains_key(&transfer.to)) {
+            leader.transfer = None;
+        }
+    }
+
+    /// Whether `peer` has followed lately.
+    pub(super) fn has_followed(&self, peer: NodeId) -> bool {
+        let timeout = self.options.timing.election_timeout_max;
+        let Role::Leader(leader) = &self.role else { return false };
+        let known = leader.peers.get(&peer);
+        peer == self.node() || known.is_some_and(|peer| self.now.since(peer.followed) <= timeout)
     }
 
     /// Stops leading; everybody who waits is told.

@@ -1,7 +1,7 @@
 //! Which configuration is in force: the last one in the log, whether committed or not (thesis 4.1).
 
 use crate::quorum::Quorum;
-use quorate_types::{Configuration, Incarnation, Index, NodeId};
+use quorate_types::{Configuration, Incarnation, Index, Intent, Member, NodeId};
 use std::collections::VecDeque;
 
 /// The configurations of the log.
@@ -11,6 +11,8 @@ pub(super) struct Membership {
     configurations: VecDeque<(Index, Configuration)>,
     /// The quorums of the last one.
     quorum: Quorum,
+    /// Whether a step of a change follows the last one.
+    is_changing: bool,
 }
 
 impl Membership {
@@ -20,13 +22,27 @@ impl Membership {
         if configurations.is_empty() {
             configurations.push_back((Index::ZERO, Configuration::default()));
         }
-        let mut membership = Membership { configurations, quorum: Quorum::default() };
+        let mut membership =
+            Membership { configurations, quorum: Quorum::default(), is_changing: false };
         membership.renew_quorum();
         membership
     }
 
     fn renew_quorum(&mut self) {
         self.quorum = Quorum::new(self.latest());
+        let latest = self.latest();
+        let intends = |member: &Member| member.intent != Intent::Stay;
+        self.is_changing = latest.is_joint() || latest.members.values().any(intends);
+    }
+
+    /// Whether a step of a change follows the configuration in force.
+    pub(super) fn is_changing(&self) -> bool {
+        self.is_changing
+    }
+
+    /// Every configuration above `index`.
+    pub(super) fn above(&self, index: Index) -> Vec<(Index, Configuration)> {
+        self.configurations.iter().filter(|(at, _)| *at > index).cloned().collect()
     }
 
     /// The configuration in force.
@@ -62,6 +78,13 @@ impl Membership {
         let member = self.latest().members.get(&node);
         member.is_some_and(|member| member.incarnation == incarnation)
             && self.latest().is_voter(node)
+    }
+
+    /// Whether a vote of `node`, under `incarnation`, may be given: who asks for it decides whether it counts, by a
+    /// configuration that may not have come here yet.
+    pub(super) fn may_vote(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let member = self.latest().members.get(&node);
+        member.is_none_or(|member| member.incarnation == incarnation)
     }
 
     /// A configuration entry was appended, or written again, at `index`.

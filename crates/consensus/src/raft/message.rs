@@ -4,8 +4,8 @@
 use crate::{Proposal, RefuseReason};
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    BODY_SIZE_MAX, DecodeError, Digest, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch, Incarnation,
-    Index, NodeId, Origin, Position, Reader, TransactionId, Writer,
+    BODY_SIZE_MAX, Configuration, DecodeError, Digest, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch,
+    Incarnation, Index, NodeId, Origin, Position, Reader, TransactionId, Writer,
 };
 use std::fmt;
 
@@ -211,6 +211,22 @@ pub enum Message {
         /// What it cannot give, and why.
         verdicts: Vec<(Position, Verdict)>,
     },
+    /// Somebody asked the sender for these members.
+    Change {
+        /// The term of the leader it is meant for.
+        epoch: Epoch,
+        /// What they would follow.
+        base: Configuration,
+        /// What is to be.
+        target: Configuration,
+    },
+    /// The answer to [`Message::Change`].
+    ChangeReply {
+        /// The sender's term.
+        epoch: Epoch,
+        /// Why not, if it was refused.
+        refusal: Option<String>,
+    },
 }
 
 /// The least an encoded proposal takes, in bytes.
@@ -238,6 +254,8 @@ impl Message {
             Message::Commit { .. } => 17,
             Message::Repair { .. } => 18,
             Message::RepairReply { .. } => 19,
+            Message::Change { .. } => 20,
+            Message::ChangeReply { .. } => 21,
         }
     }
 
@@ -263,7 +281,9 @@ impl Message {
             | Message::Survey { epoch, .. }
             | Message::SurveyReply { epoch, .. }
             | Message::Repair { epoch, .. }
-            | Message::RepairReply { epoch, .. } => *epoch,
+            | Message::RepairReply { epoch, .. }
+            | Message::Change { epoch, .. }
+            | Message::ChangeReply { epoch, .. } => *epoch,
         }
     }
 
@@ -332,6 +352,14 @@ impl Message {
             Message::RepairReply { entries, verdicts, .. } => {
                 encode_repair_reply(buffer, entries, verdicts);
             }
+            Message::Change { base, target, .. } => {
+                buffer.write_blob(&base.encode());
+                buffer.write_blob(&target.encode());
+            }
+            Message::ChangeReply { refusal, .. } => {
+                buffer.write_bool(refusal.is_some());
+                buffer.write_blob(refusal.as_deref().unwrap_or_default().as_bytes());
+            }
         }
     }
 
@@ -394,6 +422,15 @@ impl Message {
                 Message::Repair { epoch, wants }
             }
             19 => decode_repair_reply(reader, epoch)?,
+            20 => Message::Change {
+                epoch,
+                base: Configuration::decode(reader.blob()?)?,
+                target: Configuration::decode(reader.blob()?)?,
+            },
+            21 => {
+                let is_refused = reader.bool()?;
+                Message::ChangeReply { epoch, refusal: Some(reader.text()?).filter(|_| is_refused) }
+            }
             value => {
                 return Err(DecodeError::Unknown { what: "raft message", value: value.into() });
             }
@@ -666,6 +703,11 @@ impl fmt::Display for Message {
                     write!(f, " [{index}@{} {entry}]", entry.created())?;
                 }
                 verdicts.iter().try_for_each(|(of, verdict)| write!(f, " {of}:{verdict}"))
+            }
+            Message::Change { target, .. } => write!(f, "change @{epoch} to {target}"),
+            Message::ChangeReply { refusal: None, .. } => write!(f, "change-reply @{epoch} taken"),
+            Message::ChangeReply { refusal: Some(text), .. } => {
+                write!(f, "change-reply @{epoch} refused: {text}")
             }
         }
     }

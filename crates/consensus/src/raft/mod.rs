@@ -13,7 +13,7 @@
 //! - `append`: the consistency check and conflict hints on the other side (3.5, 5.3 of the shorter paper).
 //! - `propose`: taking proposals in and sending them on (6.2). `read`: linearizable reads without an entry (6.4).
 //! - `snapshot`: purging and installing (5). `membership`: the configuration in force is the last one in the log
-//!   (4.1). `digest`: comparing states.
+//!   (4.1); `change`: how it changes (4.2, 4.3). `digest`: comparing states.
 //! - `damage`, `repair`, `survey`: damaged logs and lost hard states, which the thesis does not treat.
 //!
 //! # Where it goes beyond the thesis
@@ -26,11 +26,11 @@
 //! - A leader whose disk completes nothing for two election timeouts hands over.
 //!
 //! # What is left out
-//! Membership change: joint configurations have their place in entries, quorums and commitment, but nothing here
-//! proposes one (4.2, 4.3). Leases (6.4.1): reads never rest on a clock. Client sessions (6.3) are the state machine's
-//! matter, by the origins of entries. Witnesses, priorities and flexible quorums.
+//! A voter cannot become a learner. Leases (6.4.1): reads never rest on a clock. Client sessions (6.3) are the state
+//! machine's matter, by the origins of entries. Witnesses, priorities and flexible quorums.
 
 mod append;
+mod change;
 mod check;
 mod damage;
 mod digest;

@@ -288,6 +288,10 @@ impl Raft {
             Message::RepairReply { epoch, entries, verdicts } => {
                 self.on_repair_reply(from, epoch, entries, verdicts);
             }
+            Message::Change { epoch: _, base, target } => self.on_change(from, &base, &target),
+            Message::ChangeReply { epoch: _, refusal } => {
+                self.event(Event::MembershipAnswer { refusal });
+            }
         }
     }
 
@@ -329,6 +333,7 @@ impl Raft {
         match control {
             Control::Campaign => self.on_asked_to_campaign(),
             Control::Transfer(to) => self.on_transfer(to),
+            Control::TargetMembership { base, target } => self.on_target(base, target),
         }
     }
 
@@ -353,6 +358,7 @@ impl Raft {
         }
         self.dirty = false;
         self.advance_commit();
+        self.maybe_change_membership();
         self.maybe_purge();
         if let Some((id, ops)) = self.writes.form(self.now, self.tail.last()) {
             self.outbox.push_back(Effect::Persist { id, ops });

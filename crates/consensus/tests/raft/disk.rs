@@ -58,6 +58,13 @@ impl Log {
         self.base.iter().cloned().chain(inside).collect()
     }
 
+    /// The configuration in force at `index`, and every later one.
+    pub(crate) fn configurations_from(&self, index: Index) -> Vec<Configuration> {
+        let all = self.configurations();
+        let first = all.iter().rposition(|(at, _)| *at <= index).unwrap_or(0);
+        all.into_iter().skip(first).map(|(_, configuration)| configuration).collect()
+    }
+
     pub(crate) fn configuration_at(&self, index: Index) -> Configuration {
         let all = self.configurations();
         let below = all.into_iter().rev().find(|(at, _)| *at <= index);

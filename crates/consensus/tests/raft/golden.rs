@@ -1,14 +1,16 @@
 //! Golden scripts: every message, write and apply moves only when the script says so. `UPDATE_GOLDENFILES=1`
 //! writes the outputs anew; they are read as a diff before they are committed.
 
-use crate::replica::{Replica, encoded, incarnation};
+use crate::replica::{Replica, encoded, incarnation, member};
 use bytes::Bytes;
 use goldenscript::{Command, Context, Runner};
 use quorate_consensus::{
     Control, Effect, Input, Limits, Message, Proposal, Protocol, ReadId, SnapshotEffect,
     SnapshotInput, SnapshotOutcome,
 };
-use quorate_types::{EntryKind, Index, Instant, NodeId, Origin, TransactionId, WriteId};
+use quorate_types::{
+    Configuration, EntryKind, Index, Instant, Member, NodeId, Origin, TransactionId, WriteId,
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
@@ -240,6 +242,21 @@ impl Script {
         lines.into_iter().for_each(|line| self.line(line));
     }
 
+    fn configuration(&mut self, node: NodeId) -> Configuration {
+        let now = self.now;
+        self.replica(node).raft.as_ref().expect("runs").status(now).configuration
+    }
+
+    fn target(&mut self, node: NodeId, voters: &[NodeId], learner: Option<NodeId>) {
+        let base = self.configuration(node);
+        let removed_max = base.removed_max;
+        let mut members: BTreeMap<NodeId, Member> =
+            voters.iter().map(|id| (*id, member(*id))).collect();
+        members.extend(learner.map(|id| (id, Member { voter: false, ..member(id) })));
+        let target = Configuration { members, removed_max };
+        self.tell(node, Input::Control(Control::TargetMembership { base, target }));
+    }
+
     fn propose(&mut self, node: NodeId, bodies: &[String]) {
         let mut proposals = Vec::new();
         for body in bodies {
@@ -295,6 +312,7 @@ impl Runner for Script {
         let from = node_in(optional("from"))?;
         let to = node_in(optional("to"))?;
         let kind = optional("kind");
+        let learner = node_in(optional("learner"))?;
         let keep = optional("keep");
         let order = optional("order");
         let number = |text: Option<String>, default: u64| {
@@ -391,6 +409,18 @@ impl Runner for Script {
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
+            // `target n1 n2 n3 learner=n4` asks n1 for the voters n2 and n3 and the learner n4.
+            "target" => {
+                let voters =
+                    rest[1..].iter().map(|text| node_of(text)).collect::<Result<Vec<_>, _>>()?;
+                self.target(node(0)?, &voters, learner);
+            }
+            "join" => {
+                let (node, from) = (node(0)?, node(1)?);
+                let members = self.configuration(from);
+                self.replicas.insert(node, Replica::joining(node, members, limits));
+                self.start(node);
+            }
             "why-not" => {
                 let now = self.now;
                 let reason = |replica: &Replica| Some(replica.raft.as_ref()?.status(now).why_not);

@@ -7,6 +7,11 @@ use quorate_types::{
     Digest, Entry, EntryKind, Epoch, Incarnation, Index, NodeId, Origin, Position, TransactionId,
 };
 
+fn members(nodes: &[u64]) -> quorate_types::Configuration {
+    let nodes: Vec<NodeId> = nodes.iter().map(|node| NodeId(*node)).collect();
+    crate::replica::configuration(&nodes)
+}
+
 fn samples() -> Vec<Message> {
     let epoch = Epoch::new(7, NodeId(2));
     let position = Position::new(Index(41), Epoch::new(6, NodeId(1)));
@@ -50,6 +55,9 @@ fn samples() -> Vec<Message> {
         Message::ReadReply { epoch, context, index: None },
         Message::Survey { epoch, context },
         Message::SurveyReply { epoch, context },
+        Message::Change { epoch, base: members(&[1, 2]), target: members(&[1, 3]) },
+        Message::ChangeReply { epoch, refusal: None },
+        Message::ChangeReply { epoch, refusal: Some("no".into()) },
         Message::Repair { epoch, wants: vec![position, Position::new(Index(43), epoch)] },
         Message::RepairReply {
             epoch,

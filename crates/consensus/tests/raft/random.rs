@@ -2,14 +2,16 @@
 //! links. Safety is checked all the way; at the end everything heals, and progress is demanded.
 
 use crate::machine::Machine;
-use crate::replica::{Replica, encoded, incarnation};
+use crate::replica::{Replica, encoded, incarnation, member};
 use bytes::Bytes;
+use quorate_consensus::plan::{aim, next_node, take_in};
 use quorate_consensus::{
-    Control, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol, ReadId, RoleName,
-    SnapshotEffect, SnapshotInput, SnapshotOutcome,
+    Control, DropReason, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol,
+    ReadId, RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason,
 };
 use quorate_types::{
-    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, TransactionId,
+    Configuration, ContentHash, EntryKind, Index, Instant, Intent, Member, NodeId, Origin,
+    Position, TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -82,7 +84,14 @@ pub(crate) struct Marks {
     rotten: u64,
     given: u64,
     given_up: u64,
+    targets: u64,
+    targets_refused: u64,
+    joint: u64,
+    removed: u64,
 }
+
+/// How many nodes one run may see.
+const NODES_MAX: usize = 12;
 
 struct World {
     now: Instant,
@@ -95,6 +104,10 @@ struct World {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// The one node of which any slot and the hard state may be damaged in this run, beyond knowledge.
     fragile: Option<NodeId>,
+    /// Whether members come and go.
+    changing: bool,
+    /// What new replicas may hold.
+    limits: Limits,
     /// Whether the slots of all nodes rot, each index on one node only.
     rotting: bool,
     healing: bool,
@@ -135,6 +148,7 @@ impl World {
         let replicas = voters.iter().map(|node| (*node, Replica::new(*node, &voters, limits)));
         let fragile = (count >= 3 && random.chance(300)).then(|| random.pick(&voters));
         let rotting = fragile.is_none() && count >= 2 && random.chance(500);
+        let changing = fragile.is_none() && !rotting && random.chance(700);
         let mut world = World {
             now: Instant(1),
             replicas: replicas.collect(),
@@ -143,6 +157,8 @@ impl World {
             cut: BTreeSet::new(),
             fragile,
             rotting,
+            changing,
+            limits,
             healing: false,
             loss: random.pick(&[0, 20, 200]),
             leaders: BTreeMap::new(),
@@ -358,13 +374,19 @@ impl World {
             Event::Diverged { .. } => panic!("{node}: {event}"),
             Event::Mended { how: Mending::From(_), .. } => self.marks.given += 1,
             Event::Mended { how: Mending::GivenUp, .. } => self.marks.given_up += 1,
+            Event::MembershipAnswer { refusal: None } => self.marks.targets += 1,
+            Event::MembershipAnswer { refusal: Some(_) } => self.marks.targets_refused += 1,
+            Event::Configuration { configuration, .. } => {
+                self.marks.joint += u64::from(configuration.is_joint());
+            }
+            Event::SteppedDown { reason: StepDownReason::Removed, .. } => self.marks.removed += 1,
+            Event::Dropped { reason: DropReason::NotMember, .. } => {}
             Event::Dropped { .. } => panic!("{node}: {event}: nobody lies in this world"),
             Event::Role { .. }
             | Event::EpochChanged { .. }
             | Event::Leader { .. }
             | Event::Campaign { .. }
             | Event::SteppedDown { .. }
-            | Event::Configuration { .. }
             | Event::SnapshotNeeded { .. }
             | Event::SnapshotInstalled { .. }
             | Event::NotReady { .. } => {}
@@ -437,14 +459,28 @@ impl World {
             let (hash, epoch) = (slot.entry.hash(), slot.entry.created().number);
             let old = *self.agreed.entry(index).or_insert((hash, epoch));
             assert_eq!(old, (hash, epoch), "agreement: {node} applies another {index}");
-            let holders = self.replicas.values().filter(|replica| {
+            let holds = |id: &NodeId| {
+                let replica = &self.replicas[id];
                 let log = &replica.disk.durable;
                 index <= log.purged.index
                     || index <= replica.synced.index()
                     || log.slots.get(&index).is_some_and(|slot| slot.entry.hash() == hash)
-            });
-            let count = holders.count();
-            assert!(2 * count > self.voters.len(), "{index} is applied, but on {count} disks only");
+            };
+            let is_majority = |voters: Vec<NodeId>| {
+                voters.is_empty() || 2 * voters.iter().filter(|id| holds(id)).count() > voters.len()
+            };
+            // It was committed under the configuration in force there, or under a later one, which may not have come to
+            // this replica.
+            let logs = self.replicas.values().map(|replica| &replica.disk.live);
+            let mut configurations = logs.flat_map(|log| log.configurations_from(index));
+            let is_quorum = |configuration: &Configuration| {
+                is_majority(configuration.voters().collect())
+                    && is_majority(configuration.outgoing_voters().collect())
+            };
+            assert!(
+                configurations.any(|configuration| is_quorum(&configuration)),
+                "{index} is applied at {node}, but is on too few disks"
+            );
         }
     }
 
@@ -527,7 +563,7 @@ impl World {
         }
         let voters = self.voters.clone();
         let node = self.random.pick(&voters);
-        match self.random.below(10) {
+        match self.random.below(12) {
             0..=2 => self.crash(node),
             3 => {
                 let other = self.random.pick(&voters);
@@ -553,10 +589,49 @@ impl World {
             }
             8 if self.runs(node) => self.tell(node, Input::Control(Control::Campaign)),
             9 => self.links_of(node, true),
+            10 | 11 if self.changing => self.change_members(node),
             _ => {}
         }
         let wait = self.random.micros(1_000, 1_200_000);
         self.after(wait, Happening::Fault);
+    }
+
+    /// Somebody asks `node` for other members, as `node` knows them.
+    fn change_members(&mut self, node: NodeId) {
+        if !self.runs(node) {
+            return;
+        }
+        let base = self.status(node).configuration;
+        let mut target = aim(&base);
+        let present: Vec<NodeId> = target.members.keys().copied().collect();
+        if present.is_empty() {
+            return;
+        }
+        let kind = self.random.below(5);
+        if kind != 0 && present.len() > 1 {
+            target.members.remove(&self.random.pick(&present));
+        }
+        if kind != 1 && self.replicas.len() < NODES_MAX && present.len() < 6 {
+            // Each newcomer is another, also when somebody else was asked for one meanwhile.
+            let highest = *self.voters.last().expect("is never empty");
+            let newcomer = next_node(&base).max(NodeId(highest.0 + 1));
+            let mut new = member(newcomer);
+            new.voter = self.random.chance(800);
+            target.members.insert(newcomer, new);
+            let known = take_in(&base, &target, |_| true);
+            if let Ok(known) = known {
+                let replica = Replica::joining(newcomer, known, self.limits);
+                self.replicas.insert(newcomer, replica);
+                self.voters.push(newcomer);
+                let wait = self.random.micros(0, 2_000_000);
+                self.after(wait, Happening::Start { node: newcomer });
+            }
+        }
+        if kind == 2 {
+            // A learner may become a voter.
+            target.members.values_mut().for_each(|member| member.voter = true);
+        }
+        self.tell(node, Input::Control(Control::TargetMembership { base, target }));
     }
 
     fn crash(&mut self, node: NodeId) {
@@ -653,6 +728,7 @@ impl World {
             self.links_of(node, true);
         }
         self.run_until(self.now + Duration::from_secs(40));
+        self.check_members();
         let leaders: Vec<NodeId> = self
             .voters
             .iter()
@@ -679,6 +755,21 @@ impl World {
         for origin in &self.acknowledged {
             assert!(self.effective.contains(origin), "{origin} was acknowledged and is gone");
         }
+    }
+
+    /// A change under way has come to its end; from here on only members count.
+    fn check_members(&mut self) {
+        let leading = |node: &&NodeId| self.status(**node).role == RoleName::Leader;
+        let leader = self.voters.iter().find(leading);
+        let Some(leader) = leader.copied() else { return };
+        let configuration = self.status(leader).configuration;
+        let is_settled = |member: &Member| member.intent == Intent::Stay;
+        assert!(
+            !configuration.is_joint() && configuration.members.values().all(is_settled),
+            "{configuration} is no end of a change: {}",
+            self.describe()
+        );
+        self.voters.retain(|node| configuration.members.contains_key(node));
     }
 
     fn status(&self, node: NodeId) -> quorate_consensus::Status {
@@ -739,6 +830,10 @@ fn random_runs_are_safe_and_end_in_progress() {
         total.rotten += marks.rotten;
         total.given += marks.given;
         total.given_up += marks.given_up;
+        total.targets += marks.targets;
+        total.targets_refused += marks.targets_refused;
+        total.joint += marks.joint;
+        total.removed += marks.removed;
     }
     println!("{count} seeds from {first}: {total:?}");
     if count >= 150 {
@@ -755,6 +850,10 @@ fn random_runs_are_safe_and_end_in_progress() {
             ("rotten", total.rotten),
             ("given", total.given),
             ("given up", total.given_up),
+            ("targets", total.targets),
+            ("targets refused", total.targets_refused),
+            ("joint", total.joint),
+            ("removed leaders", total.removed),
         ];
         for (name, hits) in marks {
             assert!(hits > 0, "no run met {name}: the world has grown too kind");

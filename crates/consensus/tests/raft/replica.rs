@@ -9,7 +9,7 @@ use quorate_consensus::{
 };
 use quorate_types::{
     Configuration, Entry, EntryKind, Epoch, GroupId, HardState, Incarnation, Index, Instant,
-    Member, NodeId, Op, Origin, Position, Slot, TransactionId, WriteId,
+    Intent, Member, NodeId, Op, Origin, Position, Slot, TransactionId, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,16 +18,22 @@ pub(crate) fn incarnation(node: NodeId) -> Incarnation {
     Incarnation(node.0 * 0x11)
 }
 
-/// A configuration of voters.
-pub(crate) fn configuration(voters: &[NodeId]) -> Configuration {
-    let member = |node: &NodeId| Member {
-        incarnation: incarnation(*node),
+/// A member that votes, or is to.
+pub(crate) fn member(node: NodeId) -> Member {
+    Member {
+        incarnation: incarnation(node),
         name: node.to_string(),
-        peer_address: String::new(),
+        peer_address: format!("{node}:1"),
         voter: true,
         outgoing_voter: false,
-    };
-    Configuration { members: voters.iter().map(|node| (*node, member(node))).collect() }
+        intent: Intent::Stay,
+    }
+}
+
+/// A configuration of voters.
+pub(crate) fn configuration(voters: &[NodeId]) -> Configuration {
+    let members = voters.iter().map(|node| (*node, member(*node))).collect();
+    Configuration { members, ..Configuration::default() }
 }
 
 /// The slot that formation writes on every member.
@@ -86,6 +92,15 @@ impl Replica {
             limits,
             timing: Timing::default(),
         }
+    }
+
+    /// A new node, which knows no more than whom it joins.
+    pub(crate) fn joining(node: NodeId, members: Configuration, limits: Limits) -> Replica {
+        let mut replica = Replica::new(node, &[node], limits);
+        replica.disk = Disk::default();
+        replica.disk.persist(WriteId(0), vec![Op::Reset(Position::ZERO, members)]);
+        replica.disk.complete();
+        replica
     }
 
     pub(crate) fn start(&mut self, now: Instant, seed: u64) {

@@ -190,8 +190,10 @@ fn configuration() -> Configuration {
         peer_address: format!("127.0.0.1:710{id}"),
         voter: true,
         outgoing_voter: false,
+        intent: quorate_types::Intent::Stay,
     };
-    Configuration { members: (1..=3).map(|id| (NodeId(id), member(id))).collect() }
+    let members = (1..=3).map(|id| (NodeId(id), member(id))).collect();
+    Configuration { members, ..Configuration::default() }
 }
 
 /// A door that is open.

@@ -313,10 +313,11 @@ pub(crate) fn configuration(voters: u64) -> Configuration {
             peer_address: format!("127.0.0.1:7{node}01"),
             voter: true,
             outgoing_voter: false,
+            intent: quorate_types::Intent::Stay,
         };
         (NodeId(node), member)
     };
-    Configuration { members: (1..=voters).map(member).collect() }
+    Configuration { members: (1..=voters).map(member).collect(), ..Configuration::default() }
 }
 
 pub(crate) fn configuration_slot(index: u64, number: u64, voters: u64) -> Slot {

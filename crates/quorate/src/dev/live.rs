@@ -101,7 +101,7 @@ fn line(name: &str, status: &NodeStatus, group: GroupId, event: &Event) -> Optio
         Event::SnapshotInstalled { position } => {
             Some(format!("{name} took over a snapshot up to {position}"))
         }
-        Event::Diverged { .. } | Event::Mended { .. } | Event::NotReady { .. } => {
+        Event::Diverged { .. } | Event::Mended { .. } | Event::MembershipAnswer { .. } | Event::NotReady { .. } => {
             Some(format!("{name}: {event}"))
         }
         Event::Role {

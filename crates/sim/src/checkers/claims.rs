@@ -49,7 +49,9 @@ impl Claim {
             | Raft::Survey { .. }
             | Raft::SurveyReply { .. }
             | Raft::Repair { .. }
-            | Raft::RepairReply { .. } => None,
+            | Raft::RepairReply { .. }
+            | Raft::Change { .. }
+            | Raft::ChangeReply { .. } => None,
         }
     }
 
