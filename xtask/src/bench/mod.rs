@@ -1,17 +1,23 @@
 //! `cargo xtask bench`: Quorate beside etcd on this machine, in turn, with one generator, equal durability and fresh
 //! data for every run. No run is dropped. A figure is a ratio between runs of one session.
+//!
+//! What was measured is kept beside the build, and the page is written anew after each run: one that is cut off leaves a
+//! page that says what it lacks, and `--resume` goes on from there.
 
+mod measured;
 mod report;
 mod run;
 mod systems;
 
 use crate::command::{Result, cargo, root};
+use measured::Measured;
 use std::path::PathBuf;
+use systems::System;
 
 /// What to measure, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// `engine` measures the engine alone; without it, everything beside etcd.
+    /// `engine` measures the engine alone, `soak` only the long run; without it, everything beside etcd.
     #[arg(value_name = "PART")]
     part: Option<String>,
     /// How many times each system runs each workload, in turn.
@@ -23,6 +29,12 @@ pub(crate) struct Arguments {
     /// How many kills of a leader are measured.
     #[arg(long, default_value_t = 10)]
     kills: usize,
+    /// How many minutes the long run under full load lasts, in which no election may happen; 0 leaves it out.
+    #[arg(long, default_value_t = 0)]
+    soak_minutes: u64,
+    /// Go on with what an earlier run left.
+    #[arg(long)]
+    resume: bool,
     /// Only workloads whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -78,55 +90,159 @@ const WORKLOADS: &[Workload] = &[
     },
 ];
 
+/// How long the long run lasts when it is asked for by name.
+const SOAK_MINUTES: u64 = 10;
+
 /// Runs what was asked for.
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
+    if arguments.part.as_deref() == Some("engine") {
+        return engine();
+    }
     cargo(&["build", "--release", "-p", "quorate"])?;
     match arguments.part.as_deref() {
-        Some("engine") => {
-            cargo(&["run", "--release", "--quiet", "-p", "quorate", "--", "bench", "engine"])
+        Some("soak") => {
+            let minutes = arguments.soak_minutes;
+            let minutes = if minutes == 0 { SOAK_MINUTES } else { minutes };
+            Session::begin(arguments, true)?.soak(minutes)
         }
-        Some(other) => Err(format!("unknown part {other:?}: only `engine` can be measured alone")),
+        Some(other) => Err(format!("unknown part {other:?}: `engine` and `soak` are known")),
         None => beside_etcd(arguments),
     }
 }
 
-fn beside_etcd(arguments: &Arguments) -> Result<()> {
-    let scratch = std::env::temp_dir().join(format!("quorate-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
-    let generator = systems::quorate_binary()?;
-    let systems = systems::present(&scratch)?;
-    println!(
-        "systems: {}",
-        systems.iter().map(|system| system.label()).collect::<Vec<_>>().join(", ")
-    );
-    let probe = run::probe(&generator)?;
-    let mut results = Vec::new();
-    for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(&arguments.only)) {
-        let mut rows = vec![Vec::new(); systems.len()];
-        for pair in 1..=arguments.pairs {
-            for (system, row) in systems.iter().zip(&mut rows) {
-                let sample =
-                    run::workload(&generator, system, workload, arguments.seconds, &scratch)?;
-                println!(
-                    "{} {pair}/{}: {}: {:.0}/s p99 {:.2} ms, {:.1} us server CPU per op, {} term changes",
-                    workload.name,
-                    arguments.pairs,
-                    system.label(),
-                    sample.rate,
-                    sample.p99_ms,
-                    sample.cpu_us_per_op,
-                    sample.leader_changes,
-                );
-                row.push(sample);
+/// The engine alone, in a build that counts allocations; the binary is then built without that again.
+fn engine() -> Result<()> {
+    let counting = ["run", "--release", "--quiet", "-p", "quorate"];
+    let what = ["--features", "count-allocations", "--", "bench", "engine"];
+    let measured = cargo(&[&counting[..], &what].concat());
+    cargo(&["build", "--release", "--quiet", "-p", "quorate"])?;
+    measured
+}
+
+/// One session of measuring, and its page.
+struct Session<'a> {
+    arguments: &'a Arguments,
+    /// Where the servers' files are.
+    scratch: PathBuf,
+    /// Our own binary, which makes the load.
+    generator: PathBuf,
+    systems: Vec<System>,
+    measured: Measured,
+}
+
+impl<'a> Session<'a> {
+    fn begin(arguments: &'a Arguments, resume: bool) -> Result<Session<'a>> {
+        let scratch = std::env::temp_dir().join(format!("quorate-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch)
+            .map_err(|error| format!("{}: {error}", scratch.display()))?;
+        let generator = systems::quorate_binary()?;
+        let systems = systems::present(&scratch)?;
+        let labels: Vec<String> = systems.iter().map(System::label).collect();
+        println!("systems: {}", labels.join(", "));
+        let fresh = Measured::new(labels, arguments.pairs, arguments.seconds, arguments.kills);
+        let kept = if resume { Measured::load(&fresh)? } else { None };
+        let mut measured = kept.unwrap_or(fresh);
+        measured.note_commit()?;
+        Ok(Session { arguments, scratch, generator, systems, measured })
+    }
+
+    /// Keeps what was measured, and writes the page.
+    fn save(&self) -> Result<()> {
+        self.measured.save()?;
+        let out = root().join(&self.arguments.out);
+        std::fs::write(&out, report::render(&self.measured, WORKLOADS))
+            .map_err(|error| format!("{}: {error}", out.display()))
+    }
+
+    fn workloads(&mut self) -> Result<()> {
+        for workload in WORKLOADS.iter().filter(|w| w.name.contains(&self.arguments.only)) {
+            for pair in 1..=self.arguments.pairs {
+                for (number, system) in self.systems.iter().enumerate() {
+                    if self.measured.samples(workload.name, number).len() >= pair {
+                        continue;
+                    }
+                    let seconds = self.arguments.seconds;
+                    let (generator, scratch) = (&self.generator, &self.scratch);
+                    let sample = run::workload(generator, system, workload, seconds, scratch)?;
+                    println!(
+                        "{} {pair}/{}: {}: {:.0}/s p99 {:.2} ms, {:.1} us server CPU per op, {:.2} syncs per op and node, {} term changes",
+                        workload.name,
+                        self.arguments.pairs,
+                        system.label(),
+                        sample.rate,
+                        sample.p99_ms,
+                        sample.cpu_us_per_op,
+                        sample.syncs_per_op,
+                        sample.leader_changes,
+                    );
+                    self.measured.add(workload.name, number, sample);
+                    self.save()?;
+                }
             }
         }
-        results.push((workload.clone(), rows));
+        Ok(())
     }
-    let memory = run::memory_of_each(&generator, &systems, &scratch)?;
-    let gaps = run::gaps_of_each(&generator, &systems, arguments.kills, &scratch)?;
-    let text = report::render(&systems, &probe, &results, &memory, &gaps, arguments.seconds);
-    let out = root().join(&arguments.out);
-    std::fs::write(&out, text).map_err(|error| format!("{}: {error}", out.display()))?;
-    println!("wrote {}", out.display());
-    std::fs::remove_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))
+
+    fn memory_and_gaps(&mut self) -> Result<()> {
+        for (number, system) in self.systems.iter().enumerate() {
+            if self.measured.memory.len() <= number {
+                let size = run::memory(&self.generator, system, &self.scratch)?;
+                self.measured.memory.push(size);
+                self.save()?;
+            }
+        }
+        for kill in 1..=self.arguments.kills {
+            for (number, system) in self.systems.iter().enumerate() {
+                if self.measured.gaps[number].len() < kill {
+                    let gap = run::gap(&self.generator, system, &self.scratch)?;
+                    println!(
+                        "kill {kill}/{}: {}: {gap:.0} ms",
+                        self.arguments.kills,
+                        system.label()
+                    );
+                    self.measured.gaps[number].push(gap);
+                    self.save()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn soak(&mut self, minutes: u64) -> Result<()> {
+        let ours = &self.systems[0];
+        let workload = &WORKLOADS[2];
+        println!("{} for {minutes} minutes", workload.name);
+        let sample = run::workload(&self.generator, ours, workload, minutes * 60, &self.scratch)?;
+        println!(
+            "{:.0}/s, {} elections, longest gap {:.0} ms",
+            sample.rate, sample.leader_changes, sample.longest_gap_ms
+        );
+        self.measured.soak = Some(measured::Soak { minutes, clients: workload.clients, sample });
+        self.save()
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.scratch) {
+            println!("{} stays behind: {error}", self.scratch.display());
+        }
+    }
+}
+
+fn beside_etcd(arguments: &Arguments) -> Result<()> {
+    let mut session = Session::begin(arguments, arguments.resume)?;
+    if session.measured.probe.is_none() {
+        session.measured.probe = Some(run::probe(&session.generator)?);
+        session.save()?;
+    }
+    session.workloads()?;
+    if arguments.only.is_empty() {
+        session.memory_and_gaps()?;
+    }
+    if arguments.soak_minutes > 0 {
+        session.soak(arguments.soak_minutes)?;
+    }
+    println!("wrote {}", arguments.out.display());
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! `docs/benchmarks.md`: what was measured, on what, and how it compares.
 
 use super::Workload;
+use super::measured::{Measured, Soak};
 use super::run::Sample;
-use super::systems::System;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -41,127 +41,178 @@ fn machine() -> String {
     )
 }
 
-/// The whole page.
-pub(crate) fn render(
-    systems: &[System],
-    probe: &Value,
-    results: &[(Workload, Vec<Vec<Sample>>)],
-    memory: &[f64],
-    gaps: &[Vec<f64>],
-    seconds: u64,
-) -> String {
-    let mut page = String::new();
-    let runs = results.first().and_then(|(_, rows)| rows.first()).map_or(0, Vec::len);
+/// The whole page, of whatever was measured so far.
+pub(crate) fn render(measured: &Measured, workloads: &[Workload]) -> String {
+    let mut page = String::from("# Benchmarks\n\n");
+    let commits: Vec<&str> = measured.commits.iter().map(String::as_str).collect();
     let _ = write!(
         page,
-        "# Benchmarks\n\nWritten by `cargo xtask bench`; run it to see your own figures.\n\n\
-         Three processes of each system on one machine and one disk, logs synced, default settings of each, fresh data for every run, \
-         one generator (`quorate bench etcd`, closed loop, 256 B values, 100,000 keys, at most 16 connections), {runs} runs of {seconds} s of each system in turn, none \
-         dropped. Servers and generator share the cores. A figure here is good as a ratio within this page, not as an absolute. What the disk under a \
-         virtual machine does with a flush cannot be known from inside: read \"synced\" as \"with the guest's fdatasync\".\n\n\
-         Machine: {}.\n\n",
+        "Written by `cargo xtask bench` at {}; run it to see your own figures.\n\n\
+         Three processes of each system on one machine and one disk, logs synced, default settings of each, fresh data for \
+         every run, one generator (`quorate bench etcd`, closed loop, 256 B values, 100,000 keys, at most 16 connections), \
+         {} runs of {} s of each system in turn, none dropped. Servers and generator share the cores. A figure here is good as \
+         a ratio within this page, not as an absolute. What the disk under a virtual machine does with a flush cannot be known \
+         from inside: read \"synced\" as \"with the guest's fdatasync\".\n\nMachine: {}.\n\n",
+        commits.join(", "),
+        measured.pairs,
+        measured.seconds,
         machine()
     );
-    throughput(&mut page, systems, probe, results);
-    costs(&mut page, systems, results);
-    memory_and_gaps(&mut page, systems, memory, gaps);
-    let _ = write!(
-        page,
-        "## Probe\n\nWhat this machine gave at best, in the same session (`quorate bench probe --json`):\n\n```json\n{}\n```\n",
-        serde_json::to_string_pretty(probe).unwrap_or_default()
-    );
+    let missing = missing(measured, workloads);
+    if !missing.is_empty() {
+        let _ = write!(
+            page,
+            "**This page is not complete**: the run was cut off or left out {}.\n\n",
+            missing.join("; ")
+        );
+    }
+    throughput(&mut page, measured, workloads);
+    costs(&mut page, measured, workloads);
+    memory_and_gaps(&mut page, measured);
+    if let Some(soak) = &measured.soak {
+        long_run(&mut page, soak);
+    }
+    if let Some(probe) = &measured.probe {
+        let _ = write!(
+            page,
+            "## Probe\n\nWhat this machine gave at best, in the same session (`quorate bench probe --json`):\n\n```json\n{}\n```\n",
+            serde_json::to_string_pretty(probe).unwrap_or_default()
+        );
+    }
     page
+}
+
+/// What was intended and not measured.
+fn missing(measured: &Measured, workloads: &[Workload]) -> Vec<String> {
+    let mut missing = Vec::new();
+    let systems = measured.systems.len();
+    for workload in workloads {
+        let wanted = measured.pairs * systems;
+        let runs = (0..systems).map(|system| measured.samples(workload.name, system).len());
+        let found = runs.sum::<usize>();
+        if found < wanted {
+            missing.push(format!("{} of {wanted} runs of *{}*", wanted - found, workload.name));
+        }
+    }
+    if measured.memory.len() < systems {
+        missing.push("memory".into());
+    }
+    if measured.gaps.iter().any(|gaps| gaps.len() < measured.kills) {
+        missing.push(format!("some of the {} kills of each system's leader", measured.kills));
+    }
+    if measured.soak.is_none() {
+        missing.push("the long run under full load".into());
+    }
+    if measured.probe.is_none() {
+        missing.push("the probe of the machine".into());
+    }
+    missing
 }
 
 fn echo_rate(probe: &Value, clients: usize) -> Option<f64> {
     probe.pointer(&format!("/grpc_echo/{clients}/rate")).and_then(Value::as_f64)
 }
 
-fn throughput(
-    page: &mut String,
-    systems: &[System],
-    probe: &Value,
-    results: &[(Workload, Vec<Vec<Sample>>)],
-) {
+/// Every workload with each system that ran it: its number and its runs.
+fn rows<'a>(
+    measured: &'a Measured,
+    workloads: &'a [Workload],
+) -> impl Iterator<Item = (&'a Workload, usize, &'a [Sample])> {
+    workloads.iter().flat_map(move |workload| {
+        let systems = 0..measured.systems.len();
+        let row = move |system| (workload, system, measured.samples(workload.name, system));
+        systems.map(row).filter(|(_, _, samples)| !samples.is_empty())
+    })
+}
+
+fn throughput(page: &mut String, measured: &Measured, workloads: &[Workload]) {
     page.push_str("## Throughput and latency\n\n");
-    page.push_str("| workload | system | median ops/s | min–max | p50 ms | p99 ms | p99.9 ms | errors | ratio | of echo | goal |\n");
-    page.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
-    for (workload, rows) in results {
-        let own = median(rows[0].iter().map(|sample| sample.rate));
-        for (system, row) in systems.iter().zip(rows) {
-            let rates: Vec<f64> = row.iter().map(|sample| sample.rate).collect();
-            let rate = median(rates.iter().copied());
-            let echo = echo_rate(probe, workload.clients).map(|echo| rate / echo);
-            let (ratio, goal) = match system {
-                System::Quorate(_) => {
-                    let echo_goal =
-                        workload.echo_goal.map(|goal| format!(", ≥ {:.0} % of echo", goal * 100.0));
-                    (
-                        String::new(),
-                        format!(
-                            "≥ {} × etcd{}",
-                            workload.ratio_goal,
-                            echo_goal.unwrap_or_default()
-                        ),
-                    )
-                }
-                System::Etcd(..) => (format!("we are {:.2} ×", own / rate), String::new()),
-            };
-            let _ = writeln!(
-                page,
-                "| {} | {} | {rate:.0} | {} | {:.2} | {:.2} | {:.2} | {:.0} | {ratio} | {} | {goal} |",
-                workload.name,
-                system.label(),
-                span(&rates),
-                median(row.iter().map(|sample| sample.p50_ms)),
-                median(row.iter().map(|sample| sample.p99_ms)),
-                median(row.iter().map(|sample| sample.p999_ms)),
-                row.iter().map(|sample| sample.errors).sum::<f64>(),
-                echo.map_or_else(|| "–".into(), |echo| format!("{:.0} %", echo * 100.0)),
-            );
-        }
+    page.push_str("| workload | system | runs | median ops/s | min–max | p50 ms | p99 ms | p99.9 ms | errors | ratio | of echo | goal |\n");
+    page.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (workload, system, samples) in rows(measured, workloads) {
+        let own = median(measured.samples(workload.name, 0).iter().map(|sample| sample.rate));
+        let rates: Vec<f64> = samples.iter().map(|sample| sample.rate).collect();
+        let rate = median(rates.iter().copied());
+        let probe = measured.probe.as_ref();
+        let echo = probe.and_then(|probe| echo_rate(probe, workload.clients));
+        let echo_goal = workload.echo_goal.map(|goal| format!(", ≥ {:.0} % of echo", goal * 100.0));
+        let (ratio, goal) = match system {
+            0 => (
+                String::new(),
+                format!("≥ {} × etcd{}", workload.ratio_goal, echo_goal.unwrap_or_default()),
+            ),
+            _ => (format!("we are {:.2} ×", own / rate), String::new()),
+        };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {rate:.0} | {} | {:.2} | {:.2} | {:.2} | {:.0} | {ratio} | {} | {goal} |",
+            workload.name,
+            measured.systems[system],
+            samples.len(),
+            span(&rates),
+            median(samples.iter().map(|sample| sample.p50_ms)),
+            median(samples.iter().map(|sample| sample.p99_ms)),
+            median(samples.iter().map(|sample| sample.p999_ms)),
+            samples.iter().map(|sample| sample.errors).sum::<f64>(),
+            echo.map_or_else(|| "–".into(), |echo| format!("{:.0} %", rate / echo * 100.0)),
+        );
     }
     page.push('\n');
 }
 
-fn costs(page: &mut String, systems: &[System], results: &[(Workload, Vec<Vec<Sample>>)]) {
+fn costs(page: &mut String, measured: &Measured, workloads: &[Workload]) {
     page.push_str("## Costs\n\nMedians. CPU is that of the three servers together.\n\n");
     page.push_str("| workload | system | server CPU µs per op | syncs per op and node | leader changes in all runs | longest gap ms |\n");
     page.push_str("|---|---|---|---|---|---|\n");
-    for (workload, rows) in results {
-        for (system, row) in systems.iter().zip(rows) {
-            let _ = writeln!(
-                page,
-                "| {} | {} | {:.1} | {:.3} | {:.0} | {:.0} |",
-                workload.name,
-                system.label(),
-                median(row.iter().map(|sample| sample.cpu_us_per_op)),
-                median(row.iter().map(|sample| sample.syncs_per_op)),
-                row.iter().map(|sample| sample.leader_changes).sum::<f64>(),
-                median(row.iter().map(|sample| sample.longest_gap_ms)),
-            );
-        }
+    for (workload, system, samples) in rows(measured, workloads) {
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.1} | {:.3} | {:.0} | {:.0} |",
+            workload.name,
+            measured.systems[system],
+            median(samples.iter().map(|sample| sample.cpu_us_per_op)),
+            median(samples.iter().map(|sample| sample.syncs_per_op)),
+            samples.iter().map(|sample| sample.leader_changes).sum::<f64>(),
+            median(samples.iter().map(|sample| sample.longest_gap_ms)),
+        );
     }
     page.push('\n');
 }
 
-fn memory_and_gaps(page: &mut String, systems: &[System], memory: &[f64], gaps: &[Vec<f64>]) {
+fn memory_and_gaps(page: &mut String, measured: &Measured) {
     page.push_str("## Memory and fail-over\n\n");
     page.push_str("Memory: sum of the three resident sizes after the same 200,000 puts. Gap: the longest time without a success of 16 writers on the two \
                    survivors, `kill -9` of the leader.\n\n");
     page.push_str(
-        "| system | memory MiB | gap ms, median | gap ms, min–max |\n|---|---|---|---|\n",
+        "| system | memory MiB | kills | gap ms, median | gap ms, min–max |\n|---|---|---|---|---|\n",
     );
-    for ((system, memory), gaps) in systems.iter().zip(memory).zip(gaps) {
-        let _ = writeln!(
-            page,
-            "| {} | {memory:.0} | {:.0} | {} |",
-            system.label(),
-            median(gaps.iter().copied()),
-            span(gaps)
-        );
+    for ((number, system), gaps) in measured.systems.iter().enumerate().zip(&measured.gaps) {
+        let memory = measured.memory.get(number);
+        let memory = memory.map_or_else(|| "–".into(), |size| format!("{size:.0}"));
+        let gap = match gaps.is_empty() {
+            true => "– | –".into(),
+            false => format!("{:.0} | {}", median(gaps.iter().copied()), span(gaps)),
+        };
+        let _ = writeln!(page, "| {system} | {memory} | {} | {gap} |", gaps.len());
     }
     page.push('\n');
+}
+
+fn long_run(page: &mut String, soak: &Soak) {
+    let sample = &soak.sample;
+    let _ = write!(
+        page,
+        "## {} minutes under full load\n\n{} clients put as fast as they can, to Quorate alone. An election here would be a false alarm: nothing fails.\n\n\
+         | puts/s | elections | longest time without a success, ms | errors | p99 ms |\n|---|---|---|---|---|\n\
+         | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |\n\n",
+        soak.minutes,
+        soak.clients,
+        sample.rate,
+        sample.leader_changes,
+        sample.longest_gap_ms,
+        sample.errors,
+        sample.p99_ms,
+    );
 }
 
 #[cfg(test)]
@@ -173,5 +224,43 @@ mod tests {
         assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median([4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
         assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn a_page_says_what_it_lacks_and_shows_what_it_has() {
+        let sample = |rate| Sample {
+            rate,
+            p50_ms: 1.0,
+            p99_ms: 2.0,
+            p999_ms: 3.0,
+            errors: 0.0,
+            cpu_us_per_op: 10.0,
+            syncs_per_op: 1.0,
+            leader_changes: 0.0,
+            longest_gap_ms: 5.0,
+        };
+        let workload = Workload {
+            name: "put, 1 client",
+            clients: 1,
+            op: "put",
+            ratio_goal: 1.8,
+            echo_goal: None,
+        };
+        let systems = vec!["Quorate".to_owned(), "etcd".to_owned()];
+        let mut measured = Measured::new(systems, 2, 20, 0);
+        measured.add(workload.name, 0, sample(300.0));
+        measured.add(workload.name, 1, sample(100.0));
+        let page = render(&measured, std::slice::from_ref(&workload));
+        assert!(page.contains("2 of 4 runs of *put, 1 client*; memory;"), "{page}");
+        assert!(page.contains("the long run under full load; the probe"), "{page}");
+        assert!(page.contains("we are 3.00 ×"), "{page}");
+        measured.add(workload.name, 0, sample(300.0));
+        measured.add(workload.name, 1, sample(100.0));
+        measured.memory = vec![1.0, 2.0];
+        measured.probe = Some(Value::Null);
+        measured.soak = Some(Soak { minutes: 10, clients: 256, sample: sample(9.0) });
+        let page = render(&measured, &[workload]);
+        assert!(!page.contains("not complete"), "{page}");
+        assert!(page.contains("## 10 minutes under full load"), "{page}");
     }
 }

@@ -3,13 +3,14 @@
 use super::Workload;
 use super::systems::{Cluster, System, http_get, metric, start};
 use crate::command::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What one run showed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// Operations that succeeded, per second.
     pub(crate) rate: f64,
@@ -92,15 +93,14 @@ pub(crate) fn workload(
     let clients = workload.clients.to_string();
     // As many connections as the probe's echo has with as many clients: the generator's default.
     let shape = ["--clients", &clients];
-    // Keys to read are written, and every path is warm, before anything is counted.
-    generate(generator, &endpoints, &[&["--op", "put", "--seconds", "3"][..], &shape].concat())?;
-    let before = Counters::read(system, &cluster)?;
+    // Keys to read are written, and every path is warm, before anything is counted: what the servers spend is then all
+    // for the operations that are.
+    let warm_up = ["--op", workload.op, "--seconds", "3"];
+    generate(generator, &endpoints, &[&warm_up[..], &shape].concat())?;
+    let before = Counters::read_when_still(system, &cluster)?;
     let seconds = seconds.to_string();
-    let report = generate(
-        generator,
-        &endpoints,
-        &[&["--op", workload.op, "--seconds", &seconds][..], &shape].concat(),
-    )?;
+    let measure = ["--op", workload.op, "--seconds", &seconds, "--warm-up", "0", "--no-fill"];
+    let report = generate(generator, &endpoints, &[&measure[..], &shape].concat())?;
     let after = Counters::read(system, &cluster)?;
     let operations = number(&report, "/operations")?;
     Ok(Sample {
@@ -123,7 +123,34 @@ struct Counters {
     leader_changes: f64,
 }
 
+/// How long the counters of a system may take to become still after its members are healthy.
+const STILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long they must be.
+const STILL_TIME: Duration = Duration::from_secs(1);
+
 impl Counters {
+    /// Reads them once every member is healthy and sees no leader change any more: a member that joins late counts its
+    /// first leader late.
+    fn read_when_still(system: &System, cluster: &Cluster) -> Result<Counters> {
+        let deadline = Instant::now() + STILL_PATIENCE;
+        let mut before = None;
+        loop {
+            let healthy =
+                |client| http_get(client, "/health").is_ok_and(|body| body.contains("\"true\""));
+            let all_healthy = cluster.clients.iter().all(|client| healthy(*client));
+            let counters = Counters::read(system, cluster)?;
+            if all_healthy && before == Some(counters.leader_changes) {
+                return Ok(counters);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} does not come to rest", system.label()));
+            }
+            before = all_healthy.then_some(counters.leader_changes);
+            std::thread::sleep(STILL_TIME);
+        }
+    }
+
     fn read(system: &System, cluster: &Cluster) -> Result<Counters> {
         let mut counters = Counters { cpu_seconds: 0.0, syncs: 0.0, leader_changes: 0.0 };
         for (process, client) in cluster.processes.iter().zip(&cluster.clients) {
@@ -155,61 +182,26 @@ fn resident_mib(process: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// The sum of the three resident sizes after the same 200,000 puts, in MiB, for each system.
-pub(crate) fn memory_of_each(
-    generator: &Path,
-    systems: &[System],
-    scratch: &Path,
-) -> Result<Vec<f64>> {
-    let mut sizes = Vec::new();
-    for system in systems {
-        let cluster = start(system, &scratch.join("data"))?;
-        let arguments = [
-            "--op",
-            "put",
-            "--clients",
-            "64",
-            "--connections",
-            "16",
-            "--rate",
-            "4000",
-            "--seconds",
-            "50",
-        ];
-        let report = generate(generator, &endpoints(&cluster), &arguments)?;
-        let mut sum = 0.0;
-        for process in &cluster.processes {
-            sum += resident_mib(process.id())?;
-        }
-        println!(
-            "memory: {}: {sum:.0} MiB after {:.0} puts",
-            system.label(),
-            number(&report, "/operations")?
-        );
-        sizes.push(sum);
+/// The sum of the three resident sizes after the same 200,000 puts, in MiB.
+pub(crate) fn memory(generator: &Path, system: &System, scratch: &Path) -> Result<f64> {
+    let cluster = start(system, &scratch.join("data"))?;
+    let shape = ["--clients", "64", "--connections", "16", "--rate", "4000", "--seconds", "50"];
+    let report =
+        generate(generator, &endpoints(&cluster), &[&["--op", "put"][..], &shape].concat())?;
+    let mut sum = 0.0;
+    for process in &cluster.processes {
+        sum += resident_mib(process.id())?;
     }
-    Ok(sizes)
+    println!(
+        "memory: {}: {sum:.0} MiB after {:.0} puts",
+        system.label(),
+        number(&report, "/operations")?
+    );
+    Ok(sum)
 }
 
-/// The longest gap of writers on the survivors after `kill -9` of the leader, in milliseconds: all kills of each system.
-pub(crate) fn gaps_of_each(
-    generator: &Path,
-    systems: &[System],
-    kills: usize,
-    scratch: &Path,
-) -> Result<Vec<Vec<f64>>> {
-    let mut gaps = vec![Vec::new(); systems.len()];
-    for kill in 1..=kills {
-        for (system, row) in systems.iter().zip(&mut gaps) {
-            let gap = gap(generator, system, scratch)?;
-            println!("kill {kill}/{kills}: {}: {gap:.0} ms", system.label());
-            row.push(gap);
-        }
-    }
-    Ok(gaps)
-}
-
-fn gap(generator: &Path, system: &System, scratch: &Path) -> Result<f64> {
+/// The longest gap of writers on the survivors after `kill -9` of the leader, in milliseconds.
+pub(crate) fn gap(generator: &Path, system: &System, scratch: &Path) -> Result<f64> {
     let mut cluster = start(system, &scratch.join("data"))?;
     let mut leader = None;
     for (node, client) in cluster.clients.iter().enumerate() {
