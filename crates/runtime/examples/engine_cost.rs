@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// The size of each value in bytes.
 const VALUE_SIZE: usize = 256;
 
+/// How many batches are made before they are put: looking at what that took costs a little, too.
+const BATCHES_AT_ONCE: usize = 64;
+
 /// How many keys are put in turn.
 const KEY_COUNT: usize = 100_000;
 
@@ -85,13 +88,18 @@ impl Run {
         let before = Used::now();
         let begin = Instant::now();
         let mut made = Duration::ZERO;
-        for _ in 0..count.div_ceil(batch) {
+        let batches = count.div_ceil(batch);
+        for first in (0..batches).step_by(BATCHES_AT_ONCE) {
             let begin = Used::own();
-            let entries: Vec<Committed> = (0..batch).map(|_| self.entry()).collect();
+            let batches: Vec<Vec<Committed>> = (first..batches.min(first + BATCHES_AT_ONCE))
+                .map(|_| (0..batch).map(|_| self.entry()).collect())
+                .collect();
             made += Used::own() - begin;
-            let begin = Instant::now();
-            self.store.apply(&entries).expect("applied");
-            slowest = slowest.max(begin.elapsed());
+            for entries in batches {
+                let begin = Instant::now();
+                self.store.apply(&entries).expect("applied");
+                slowest = slowest.max(begin.elapsed());
+            }
         }
         let elapsed = begin.elapsed();
         let (syncs, syncing) = syncs.stop();
@@ -100,7 +108,7 @@ impl Run {
             "put  batch {batch:3}: apply {:5.2} us, background {:5.2} us of a core each; {:6.2} us elapsed, \
              slowest batch {slowest:?}, {syncs}",
             each((used.own - before.own).saturating_sub(made), count),
-            each(used.others + syncing - before.others, count),
+            each((used.others + syncing).saturating_sub(before.others), count),
             each(elapsed, count),
         );
     }
@@ -214,7 +222,7 @@ impl Used {
             let before = Used::now();
             std::thread::sleep(Duration::from_millis(300));
             let now = Used::now();
-            if now.others - before.others < Duration::from_millis(1) {
+            if now.others.saturating_sub(before.others) < Duration::from_millis(1) {
                 return before;
             }
         }

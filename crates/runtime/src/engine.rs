@@ -58,7 +58,7 @@ impl Default for EngineOptions {
         EngineOptions {
             cache_size: 4 * 1024 * 1024,
             row_cache_size: 40 * 1024 * 1024,
-            layer_size: 4 * 1024 * 1024,
+            layer_size: 16 * 1024 * 1024,
         }
     }
 }

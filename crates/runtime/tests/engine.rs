@@ -190,9 +190,17 @@ fn damage_is_told_and_never_served() {
     check("a missing manifest");
 }
 
-/// Small limits make layers full, flushes and evictions happen all the time beside the views.
+/// Small limits make layers full, flushes, merges and evictions happen all the time beside the views.
 #[test]
-fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
+fn views_agree_with_a_model_while_layers_are_flushed_and_runs_merged_beneath_them() {
+    // `Current` and `State` are overwritten at random, `History` is mostly written in order.
+    agrees_with_a_model(Table::Current, |_, random| random % 300);
+    agrees_with_a_model(Table::State, |_, random| random % 20);
+    agrees_with_a_model(Table::History, |step, random| step / 14 + random % 8);
+}
+
+/// Writes keys that `pick` picks from a step and a random number; keys are below 300.
+fn agrees_with_a_model(table: Table, pick: fn(u32, u32) -> u32) {
     let folder = tempfile::tempdir().expect("a folder");
     let options =
         EngineOptions { row_cache_size: 20_000, layer_size: 10_000, ..EngineOptions::default() };
@@ -201,17 +209,17 @@ fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
     let mut model = BTreeMap::new();
     let mut held = VecDeque::new();
     let mut state = 1_u64;
-    let mut random = |below: u64| {
+    let mut random = |below: u32| {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from((state >> 33) % below).expect("small")
+        u32::try_from(state >> 33).expect("31 bits") % below
     };
     for step in 0..4_000 {
         let mut changes = BTreeMap::new();
         for _ in 0..=random(6) {
             let value =
                 (random(4) > 0).then(|| format!("{step}-{}", "x".repeat(random(80) as usize)));
-            changes.insert(random(300), value);
+            changes.insert(pick(step, random(1 << 30)), value);
         }
         for (number, value) in &changes {
             match value {
@@ -220,7 +228,7 @@ fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
             }
         }
         let changes =
-            changes.iter().map(|(number, value)| change(Table::Current, *number, value.as_deref()));
+            changes.iter().map(|(number, value)| change(table, *number, value.as_deref()));
         engine.write(Batch { changes: changes.collect() }).expect("written");
         if random(100) == 0 {
             engine.syncer()().expect("synced");
@@ -229,15 +237,15 @@ fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
         if held.len() > 40 {
             held.pop_front();
         }
-        let (view, model) = &held[random(held.len() as u64) as usize];
+        let (view, model) = &held[random(u32::try_from(held.len()).expect("few")) as usize];
         for _ in 0..3 {
             let number = random(300);
-            let found = view.read(Table::Current, &key(number)).expect("readable");
+            let found = view.read(table, &key(number)).expect("readable");
             assert_eq!(found.as_deref(), model.get(&number).map(String::as_bytes), "at {step}");
         }
         let (start, end) = (key(random(300)), key(random(301)));
         let direction = if step % 2 == 0 { Direction::Forward } else { Direction::Backward };
-        let found = view.scan(Table::Current, &start, &end, direction);
+        let found = view.scan(table, &start, &end, direction);
         let found: Vec<Bytes> = found.map(|pair| pair.expect("readable").1).collect();
         let mut expected: Vec<&String> = model
             .iter()
@@ -247,13 +255,13 @@ fn views_agree_with_a_model_while_layers_are_flushed_beneath_them() {
         if direction == Direction::Backward {
             expected.reverse();
         }
-        assert_eq!(found, expected, "{start:?}..{end:?} at {step}");
+        assert_eq!(found, expected, "{start:?}..{end:?} of {} at {step}", table.name());
     }
     engine.syncer()().expect("synced");
     held.clear();
     drop((engine, reader));
     let view = open(folder.path()).reader().view().expect("a view");
-    assert_eq!(numbers(&view, Table::Current), model.keys().copied().collect::<Vec<_>>());
+    assert_eq!(numbers(&view, table), model.keys().copied().collect::<Vec<_>>());
 }
 
 #[test]

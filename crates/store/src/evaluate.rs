@@ -16,7 +16,7 @@ use crate::overlay::Overlay;
 use crate::range::{Span, range, visit_current};
 use crate::reader::ReadError;
 use crate::record::{Links, Record, read_record};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_types::ApplyFault;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -63,7 +63,7 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
             return Err(KvError::LeaseNotFound.into());
         }
         let needed = request.ignore_value || request.ignore_lease;
-        let place = self.keys.current(&request.key);
+        let place = self.keys.place(&request.key, &mut self.overlay.scratch);
         let newest = self.read_newest(&place)?;
         if needed && newest.as_ref().is_none_or(|newest| newest.deleted) {
             return Err(KvError::KeyNotFound.into());
@@ -110,11 +110,11 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
 
     /// Writes one change into both tables, and into the digest.
     fn write(&mut self, place: Bytes, record: &Record) {
-        // One allocation for all that lives as long as this change.
-        let mut buffer = BytesMut::with_capacity(HISTORY_KEY_SIZE + record.encoded_size());
-        let history = self.keys.change(record.revision(), &mut buffer);
-        record.encode(&mut buffer);
-        let encoded = buffer.freeze();
+        let buffer = &mut self.overlay.scratch;
+        buffer.reserve(HISTORY_KEY_SIZE + record.encoded_size());
+        let history = self.keys.change(record.revision(), buffer);
+        record.encode(buffer);
+        let encoded = buffer.split().freeze();
         self.digest = xxh3_64_with_seed(&encoded, self.digest);
         let changes = &mut self.overlay.changes;
         changes.put(Table::History, history, encoded.clone());
@@ -268,7 +268,7 @@ impl<'a, V: EngineView> Evaluation<'a, V> {
             responses.push(match op {
                 RequestOp::Range(range) => ResponseOp::Range(self.range(range)?),
                 RequestOp::Put(put) => {
-                    let place = self.keys.current(&put.key);
+                    let place = self.keys.place(&put.key, &mut self.overlay.scratch);
                     let newest = self.read_newest(&place)?;
                     ResponseOp::Put(self.write_put(put, place, newest))
                 }

@@ -53,7 +53,15 @@ impl Keys {
         Keys { group }
     }
 
-    /// Appends the key of `History` for one change to `buffer`, and splits it off.
+    /// The key of `Current`, made in `buffer` and split off it.
+    pub(crate) fn place(self, key: &[u8], buffer: &mut BytesMut) -> Bytes {
+        buffer.reserve(GROUP_SIZE + key.len());
+        buffer.put_u64(self.group.0);
+        buffer.put_slice(key);
+        buffer.split().freeze()
+    }
+
+    /// The key of `History` for one change, made in `buffer` and split off it.
     pub(crate) fn change(self, revision: Revision, buffer: &mut BytesMut) -> Bytes {
         buffer.put_u64(self.group.0);
         put_revision(buffer, revision);

@@ -3,7 +3,7 @@
 
 use crate::engine::{Batch, Change, Direction, EngineError, EngineView, Pair, Table};
 use crate::keys::KeyRange;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, btree_map};
 use std::iter::{Peekable, Rev};
 
@@ -39,11 +39,18 @@ pub(crate) struct Overlay<V> {
     view: V,
     /// What this apply changes; empty for a reader.
     pub(crate) changes: Changes,
+    /// Where the keys and values of changes are put together: what is written about one time stands,
+    /// and goes, together.
+    pub(crate) scratch: BytesMut,
 }
 
 impl<V: EngineView> Overlay<V> {
     pub(crate) fn new(view: V) -> Overlay<V> {
-        Overlay { view, changes: Changes::default() }
+        Overlay::with_scratch(view, BytesMut::new())
+    }
+
+    pub(crate) fn with_scratch(view: V, scratch: BytesMut) -> Overlay<V> {
+        Overlay { view, changes: Changes::default(), scratch }
     }
 
     pub(crate) fn read(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {

@@ -19,6 +19,9 @@ use quorate_types::{
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// How much space for changes is taken at once, in bytes.
+const SCRATCH_SIZE: usize = 64 * 1024;
+
 /// How many changes are swept for each entry that is applied: more than an entry usually adds, so that
 /// sweeping catches up also under load, and few, because each costs about as much as a put.
 const SWEEP_AN_ENTRY: usize = 4;
@@ -48,6 +51,8 @@ pub struct Store<E: Engine> {
     origins: OriginTable,
     /// The incarnations whose windows the engine holds.
     recorded: BTreeSet<(NodeId, Incarnation)>,
+    /// Space for the keys and values of changes.
+    scratch: BytesMut,
     /// A snapshot on its way in.
     staging: Option<Staging>,
     /// Why nothing is applied any more.
@@ -70,6 +75,7 @@ impl<E: Engine> Store<E> {
             sweep: Sweep::default(),
             origins: OriginTable::default(),
             recorded: BTreeSet::new(),
+            scratch: BytesMut::with_capacity(SCRATCH_SIZE),
             staging: None,
             fault: None,
         };
@@ -106,7 +112,7 @@ impl<E: Engine> Store<E> {
     fn apply_all(&mut self, entries: &[Committed]) -> Result<Vec<Option<Reply>>, ApplyFault> {
         let commands = decode_all(entries)?;
         let mut batch = Applying {
-            overlay: Overlay::new(self.reader.view()?),
+            overlay: Overlay::with_scratch(self.reader.view()?, std::mem::take(&mut self.scratch)),
             keys: self.keys,
             summary: self.summary,
             origins: &mut self.origins,
@@ -136,7 +142,9 @@ impl<E: Engine> Store<E> {
         summary: Summary,
         sweep: Sweep,
     ) -> Result<(), ApplyFault> {
-        let batch = overlay.changes.into_batch();
+        let Overlay { changes, scratch, .. } = overlay;
+        self.scratch = scratch;
+        let batch = changes.into_batch();
         self.reader.begin_write();
         self.engine.write(batch)?;
         (self.summary, self.sweep) = (summary, sweep);
@@ -150,7 +158,8 @@ impl<E: Engine> Store<E> {
         if sweep.is_done(summary.compacted) {
             return Ok(false);
         }
-        let mut overlay = Overlay::new(self.reader.view()?);
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut overlay = Overlay::with_scratch(self.reader.view()?, scratch);
         sweep.step(&mut overlay, self.keys, summary.compacted, SWEEP_ALONE)?;
         self.write(overlay, summary, sweep)?;
         Ok(!sweep.is_done(summary.compacted))

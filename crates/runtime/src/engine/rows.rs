@@ -10,35 +10,51 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a row costs beside its key and value, in bytes, about.
-const ROW_OVERHEAD: usize = 128;
+const ROW_OVERHEAD: usize = 112;
 
 /// About how large a row is, in bytes; only a first guess at how many there will be.
 const ROW_SIZE_TYPICAL: usize = 512;
 
-/// A value and the base that it is as of.
+/// A key and its value, and the base that they are as of.
 #[derive(Clone)]
 struct Row {
     base: u64,
-    value: Bytes,
+    key_size: usize,
+    /// The key, then the value: finding one finds the other.
+    bytes: Bytes,
+}
+
+impl Row {
+    fn new(key: &[u8], value: &[u8], base: u64) -> Row {
+        let mut bytes = Vec::with_capacity(key.len() + value.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        Row { base, key_size: key.len(), bytes: bytes.into() }
+    }
+
+    fn is_of(&self, key: &[u8]) -> bool {
+        self.bytes[..self.key_size] == *key
+    }
 }
 
 #[derive(Clone)]
 struct ByteSize;
 
-impl Weighter<Box<[u8]>, Row> for ByteSize {
-    fn weight(&self, key: &Box<[u8]>, row: &Row) -> u64 {
-        (ROW_OVERHEAD + key.len() + row.value.len()) as u64
+impl Weighter<u64, Row> for ByteSize {
+    fn weight(&self, _: &u64, row: &Row) -> u64 {
+        (ROW_OVERHEAD + row.bytes.len()) as u64
     }
 }
 
-/// The rows.
+/// The rows, by the hash of their key: of two keys with one hash, the later has the place.
 ///
 /// # Invariants
 /// 1. A row of base `b` is what the tables hold as of every base from `b` to the newest.
 pub(super) struct Rows {
-    rows: Cache<Box<[u8]>, Row, ByteSize>,
+    rows: Cache<u64, Row, ByteSize>,
     /// The base that rows which are read now belong to; `None` while a flush changes rows.
     base: RwLock<Option<u64>>,
 }
@@ -57,8 +73,8 @@ impl Rows {
 
     /// The value of a key as of `base`, if it is known.
     pub(super) fn read(&self, key: &[u8], base: u64) -> Option<Bytes> {
-        let row = self.rows.get(key)?;
-        (row.base <= base).then_some(row.value)
+        let row = self.rows.get(&xxh3_64(key))?;
+        (row.base <= base && row.is_of(key)).then(|| row.bytes.slice(row.key_size..))
     }
 
     /// Takes in what was read as of `base`, unless that is not the newest any more.
@@ -66,7 +82,7 @@ impl Rows {
         // Held while the row goes in, so that no flush begins meanwhile.
         let newest = self.base.read().unwrap_or_else(PoisonError::into_inner);
         if *newest == Some(base) {
-            self.rows.insert(key.into(), Row { base, value: Bytes::copy_from_slice(value) });
+            self.rows.insert(xxh3_64(key), Row::new(key, value, base));
         }
     }
 
@@ -77,11 +93,10 @@ impl Rows {
 
     /// What the flush that leads to `base` makes of a key.
     pub(super) fn flush(&self, key: &[u8], value: Option<&Bytes>, base: u64) {
+        let hash = xxh3_64(key);
         match value {
-            Some(value) => {
-                self.rows.insert(key.into(), Row { base, value: Bytes::copy_from_slice(value) })
-            }
-            None => drop(self.rows.remove(key)),
+            Some(value) => self.rows.insert(hash, Row::new(key, value, base)),
+            None => drop(self.rows.remove(&hash)),
         }
     }
 
