@@ -16,6 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use quorate_runtime::warn_outside;
 use quorate_store::engine::Engine;
 use std::convert::Infallible;
 use std::future::Future;
@@ -102,7 +103,7 @@ pub async fn serve_with<R: Replica, E: Engine>(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
+                warn_outside(format_args!("a client's connection was not accepted: {error}"));
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -112,7 +113,9 @@ pub async fn serve_with<R: Replica, E: Engine>(
                 let (gate, builder, stopped) = (gate.clone(), builder.clone(), stopped.clone());
                 connections.spawn(converse(stream, gate, builder, stopped, permit));
             }
-            Err(_) => tracing::warn!("{CONNECTION_COUNT_MAX} connections are open; one was closed"),
+            Err(_) => warn_outside(format_args!(
+                "{CONNECTION_COUNT_MAX} connections of clients are open; another was closed"
+            )),
         }
     }
     drop(listener);

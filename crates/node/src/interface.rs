@@ -279,8 +279,11 @@ pub enum NodeEffect {
         /// What.
         event: Event,
     },
-    /// Something worth a line in the log, in plain words: formation's progress, refused peers, repairs.
+    /// Something worth a line in the log, in plain words: formation's progress, repairs.
     Note(String),
+    /// As a note, but caused by what came from outside: refused peers, and bytes that are no message. Whoever writes these
+    /// down bounds how many.
+    Outside(String),
     /// This node stops; nothing more comes.
     Stop(StopReason),
 }

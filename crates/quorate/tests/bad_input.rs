@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How much larger a node may be afterwards.
 const GROWTH_MAX: u64 = 64 * 1024 * 1024;
 
+/// Connections that say nonsense, one after the other.
+const FLOOD_COUNT: usize = 400;
+
 /// Connections that say nothing, or not enough, and stay open.
 const SILENT_COUNT: usize = 100;
 
@@ -96,14 +99,6 @@ fn oversized_put() -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &headers, &message].concat()
 }
 
-/// Bytes of memory that a process holds.
-fn resident(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("on Linux");
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kilobytes * 1024
-}
-
 fn malformed(cluster: &Cluster, node: usize) -> f64 {
     let metrics = Metrics::scrape(&cluster.endpoint(node)).expect("it serves");
     metrics.value("quorate_streams_malformed_total", &[])
@@ -126,8 +121,7 @@ fn a_cluster_serves_on_under_frames_of_4_gib_and_garbage_on_every_port() {
     let leader = cluster.leader();
     let mut client = cluster.client();
     check_serving(&mut client, "nothing yet");
-    let processes: Vec<u32> = (0..3).map(|node| cluster.node(node).process()).collect();
-    let before: Vec<u64> = processes.iter().map(|process| resident(*process)).collect();
+    let before: Vec<u64> = (0..3).map(|node| cluster.resident_size(node)).collect();
     let mut silent = Vec::new();
     for node in 0..3 {
         let (peer, door) = (cluster.peer_port(node), cluster.client_port(node));
@@ -156,20 +150,29 @@ fn a_cluster_serves_on_under_frames_of_4_gib_and_garbage_on_every_port() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
         check_oversized_put(door);
         check_serving(&mut client, "garbage at the door");
+        for _ in 0..FLOOD_COUNT {
+            exchange(peer, b"junk");
+        }
         silent.extend((0..SILENT_COUNT).map(|_| connect(peer)));
         silent.extend((0..SILENT_COUNT).map(|_| connect(door)));
     }
     check_serving(&mut client, "connections that say nothing");
     assert_eq!(cluster.leader(), leader, "nobody lost its leader over it");
-    for (node, process) in processes.into_iter().enumerate() {
-        let after = resident(process);
-        println!("n{}: {} KiB before, {} KiB after", node + 1, before[node] / 1024, after / 1024);
-        assert!(after < before[node] + GROWTH_MAX, "n{} grew to {after} bytes", node + 1);
+    for (node, before) in before.into_iter().enumerate() {
+        let after = cluster.resident_size(node);
+        println!("n{}: {} KiB before, {} KiB after", node + 1, before / 1024, after / 1024);
+        assert!(after < before + GROWTH_MAX, "n{} grew to {after} bytes", node + 1);
         let log = cluster.node(node).log();
         for part in ["not Quorate's peer protocol", "above the limit"] {
             assert!(log.contains(part), "`{part}` is not in the log of n{}:\n{log}", node + 1);
         }
         assert!(!log.contains("panicked"), "{log}");
+        let lines = log.lines().filter(|line| line.contains("on the peer port")).count();
+        assert!(lines < FLOOD_COUNT / 2, "{lines} lines tell of strangers");
+        wait_for("the count of what was left out", || {
+            exchange(cluster.peer_port(node), b"junk");
+            cluster.node(node).log().contains("suppressed=").then_some(())
+        });
         assert!(log.len() < 1024 * 1024, "garbage is no reason for a log of {} bytes", log.len());
     }
 }

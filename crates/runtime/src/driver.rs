@@ -19,6 +19,7 @@ use crate::inbound::{Inbound, Inbox, Replier};
 use crate::machine::MachineThreads;
 use crate::metrics::Counters;
 use crate::net::Net;
+use crate::outside::warn_outside;
 use crate::published::Published;
 use crate::queue::{Drained, Then};
 use crate::streams::Streams;
@@ -202,6 +203,7 @@ impl<R: Send + 'static> Driver<R> {
                 round.urgent |= changes_leadership(&event);
                 self.published.notify(NodeNotice::Event { group, event });
             }
+            NodeEffect::Outside(text) => warn_outside(format_args!("{}: {text}", self.name)),
             NodeEffect::Note(text) => {
                 round.urgent = true;
                 self.published.notify(NodeNotice::Note(text));

@@ -11,6 +11,7 @@
 
 use crate::inbound::{Inbound, Inbox};
 use crate::metrics::Counters;
+use crate::outside::warn_outside;
 use quorate_node::{StreamDirection, StreamId, StreamPurpose};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -157,13 +158,13 @@ async fn accept(listener: TcpListener, context: Context, mut stop: watch::Receiv
         let (socket, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a peer");
+                warn_outside(format_args!("cannot accept a peer: {error}"));
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%address, "refused a peer: {INCOMING_MAX} connections are open");
+            warn_outside(format_args!("refused {address}: {INCOMING_MAX} connections are open"));
             continue;
         };
         let (context, stop) = (context.clone(), stop.clone());
@@ -187,7 +188,7 @@ async fn incoming(mut socket: TcpStream, context: Context, mut stop: watch::Rece
         Ok(purpose) => context.carry(socket, StreamDirection::Incoming, purpose, stop).await,
         Err(reason) => {
             context.counters.malformed_count.add(1);
-            tracing::warn!(peer, "refused a connection on the peer port: {reason}");
+            warn_outside(format_args!("refused a connection of {peer} on the peer port: {reason}"));
         }
     }
 }

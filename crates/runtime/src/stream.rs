@@ -1,6 +1,7 @@
 //! One stream: a socket, the frames that wait to be sent on it, and what came of the next frame.
 
 use crate::metrics::Counters;
+use crate::outside::warn_outside;
 use bytes::{Buf, BytesMut};
 use mio::net::TcpStream;
 use quorate_types::{FRAME_HEADER_SIZE, FRAME_PAYLOAD_MAX, Frame, FrameHeader, Instant};
@@ -227,7 +228,9 @@ impl Stream {
         self.counters.malformed_count.add(1);
         let address = self.socket.peer_addr();
         let peer = address.map_or_else(|_| "?".to_owned(), |address| address.to_string());
-        tracing::warn!(peer, "closes a stream that carries no frames of ours: {reason}");
+        warn_outside(format_args!(
+            "closes a stream of {peer} that carries no frames of ours: {reason}"
+        ));
         reason
     }
 }

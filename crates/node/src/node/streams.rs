@@ -60,7 +60,7 @@ impl Node {
             {
                 if !self.on_said(speaker, &frame) {
                     let reason = format!("{} sent bytes that are no message", speaker.name);
-                    self.note(reason.clone());
+                    self.out.push_back(NodeEffect::Outside(reason.clone()));
                     self.close(id, &reason);
                 }
             }
@@ -141,7 +141,7 @@ impl Node {
             }
         };
         if is_news {
-            self.note(note);
+            self.out.push_back(NodeEffect::Outside(note));
         }
     }
 

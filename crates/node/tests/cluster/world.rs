@@ -499,7 +499,7 @@ impl World {
                     assert!(is_first, "{name} answers {id:?} twice");
                 }
                 NodeEffect::Event { .. } => {}
-                NodeEffect::Note(note) => host.notes.push(note),
+                NodeEffect::Note(note) | NodeEffect::Outside(note) => host.notes.push(note),
                 NodeEffect::Stop(reason) => {
                     host.stopped = Some(reason);
                     self.kill(name);
