@@ -1,8 +1,6 @@
 //! Nodes are killed; what was acknowledged stays, and what cannot be done is said in time.
 
 use crate::common::{Cluster, run, wait_for};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -70,41 +68,4 @@ fn a_new_folder_in_a_formed_cluster_is_refused_with_what_to_do() {
     assert!(log.contains("replace"), "it says what to do: {log}");
     cluster.nodes[victim] = None;
     assert!(client.put("more", "2") > revision, "the others go on");
-}
-
-#[test]
-fn garbage_on_every_port_costs_little_and_changes_nothing() {
-    let cluster = Cluster::formed();
-    let mut client = cluster.client();
-    client.put("kept", "1");
-    // The beginning of a peer's stream, then a frame that announces 4 GiB.
-    let mut huge = b"Qr\x00\x01Qr\x01\x01".to_vec();
-    huge.extend([0xff; 64]);
-    let noise = vec![0xff; 256 * 1024];
-    let http = b"GET / HTTP/9.9\r\n".repeat(10_000);
-    let member_list = cluster.member_list();
-    let peers = member_list.split(',').filter_map(|member| member.split_once('='));
-    let peers = peers.map(|(_, address)| address.to_owned());
-    let ports: Vec<String> = peers.chain((0..3).map(|node| cluster.endpoint(node))).collect();
-    for address in &ports {
-        for garbage in [&huge, &noise, &http] {
-            let mut stream = TcpStream::connect(address).expect("the port is open");
-            // The other side may hang up at any byte; that is what it should do.
-            let _ = stream.write_all(garbage);
-            stream.shutdown(Shutdown::Write).ok();
-            stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a time above 0");
-            let mut answer = Vec::new();
-            let ended = stream.take(1 << 20).read_to_end(&mut answer);
-            let timed_out = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
-            assert!(
-                !ended.as_ref().is_err_and(timed_out),
-                "{address} keeps a connection of garbage"
-            );
-        }
-    }
-    for node in 0..3 {
-        let value = client.get_at(node, "kept", false).expect("it serves");
-        assert_eq!(value.as_deref(), Some("1"));
-        assert!(cluster.resident_size(node) < 256 << 20, "n{} grew too large", node + 1);
-    }
 }

@@ -15,7 +15,6 @@ mod dev;
 mod durable_replies;
 mod engine_loss;
 mod failures;
-mod foreign_data;
 mod formation;
 mod measurements;
 mod operations;
