@@ -1,6 +1,7 @@
 //! `quorate bench engine`: consensus and log by themselves. Three durable replicas in this process agree, over real
 //! sockets and synced files, on entries that a state machine without work applies; no gRPC.
 
+use super::allocations;
 use super::cpu::{cpu_time, cpu_time_of_threads};
 use super::noop_machine::NoopMachine;
 use super::report::{Latency, latency_histogram, record};
@@ -69,6 +70,8 @@ struct EngineResult {
     failed_batches: u64,
     /// Processor time of the whole process for an entry, in microseconds.
     cpu_us_per_entry: Option<f64>,
+    /// Allocations of the whole process for an entry; none in a build that does not count them.
+    allocations_per_entry: Option<f64>,
     /// The part of one processor that each kind of thread took, all replicas together.
     busy_by_thread: BTreeMap<String, f64>,
     /// Syncs of the leader's log for each batch.
@@ -105,6 +108,12 @@ impl fmt::Display for EngineReport {
             if let Some(cpu) = result.cpu_us_per_entry {
                 write!(f, "\n  cpu      {cpu:.2} µs an entry on all replicas together")?;
             }
+            if let Some(allocations) = result.allocations_per_entry {
+                write!(
+                    f,
+                    "\n  memory   {allocations:.2} allocations per entry in the whole process"
+                )?;
+            }
             let threads = result.busy_by_thread.iter();
             let threads: Vec<String> =
                 threads.map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
@@ -121,7 +130,13 @@ impl fmt::Display for EngineReport {
             }
             write!(f, "\n  bound by {}", result.bound_by)?;
         }
-        write!(f, "\nallocations are not counted: that takes an allocator of its own")
+        match allocations::count() {
+            Some(_) => Ok(()),
+            None => write!(
+                f,
+                "\nallocations are not counted: build with `--features count-allocations`, or run `cargo xtask bench engine`"
+            ),
+        }
     }
 }
 
@@ -221,7 +236,9 @@ async fn measure(
     tokio::time::sleep_until(begin.into()).await;
     let process = std::process::id();
     let before = (cpu_time(process), cpu_time_of_threads(process), replicas[leader].metrics());
+    let allocations_before = allocations::count();
     tokio::time::sleep_until(end.into()).await;
+    let allocations_after = allocations::count();
     let after = (cpu_time(process), cpu_time_of_threads(process), replicas[leader].metrics());
     let mut all = latency_histogram();
     let mut tally = Tally::default();
@@ -246,6 +263,9 @@ async fn measure(
         latency_us: Latency::of(&all),
         failed_batches: tally.failed,
         cpu_us_per_entry: cpu.map(|cpu| round(cpu.as_secs_f64() * 1e6 / entries)),
+        allocations_per_entry: allocations_after
+            .zip(allocations_before)
+            .map(|(after, before)| round((after - before) as f64 / entries)),
         busy_by_thread: busy(&before.1, &after.1, seconds),
         leader_syncs_per_batch: round(syncs as f64 / tally.batches as f64),
         leader_sync_us: round(sync_seconds * 1e6 / syncs.max(1) as f64),

@@ -17,6 +17,7 @@ mod echo;
 mod loopback_probe;
 mod probe;
 
+mod allocations;
 mod engine;
 mod noop_machine;
 

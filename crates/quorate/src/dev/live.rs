@@ -101,9 +101,10 @@ fn line(name: &str, status: &NodeStatus, group: GroupId, event: &Event) -> Optio
         Event::SnapshotInstalled { position } => {
             Some(format!("{name} took over a snapshot up to {position}"))
         }
-        Event::Diverged { .. } | Event::Mended { .. } | Event::MembershipAnswer { .. } | Event::NotReady { .. } => {
-            Some(format!("{name}: {event}"))
-        }
+        Event::Diverged { .. }
+        | Event::Mended { .. }
+        | Event::MembershipAnswer { .. }
+        | Event::NotReady { .. } => Some(format!("{name}: {event}")),
         Event::Role {
             role: RoleName::Learner | RoleName::Follower | RoleName::PreCandidate,
             ..
