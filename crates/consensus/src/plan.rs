@@ -20,6 +20,9 @@ pub enum PlanError {
     /// The asker has worked from another configuration than the one in force.
     #[error("the membership has changed meanwhile")]
     Stale,
+    /// The leader leads only now, or is handing over.
+    #[error("leadership has only just changed: ask again")]
+    Early,
     /// A step of another change is not committed, or voters are being exchanged.
     #[error("another change of membership is under way")]
     UnderWay,

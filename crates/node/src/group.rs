@@ -106,8 +106,8 @@ pub(crate) struct Group {
     leader: Option<NodeId>,
     /// Clients that wait.
     waiters: Waiters,
-    /// Clients that wait for the answer to a target membership, and until when.
-    targets: VecDeque<(RequestId, Instant)>,
+    /// Who waits for the answer to a target membership, nobody for one that the node asked for, and until when.
+    targets: VecDeque<(Option<RequestId>, Instant)>,
     /// The state machine.
     machine: Machine,
     /// The snapshot on its way out.
@@ -165,6 +165,12 @@ impl Group {
         self.configurations.values().next_back()
     }
 
+    /// Whether that is certain to stay.
+    pub(crate) fn is_configuration_committed(&self) -> bool {
+        let last = self.configurations.keys().next_back();
+        last.is_some_and(|index| *index <= self.protocol.committed())
+    }
+
     /// How many clients wait.
     pub(crate) fn waiting_count(&self) -> usize {
         self.waiters.count()
@@ -220,7 +226,7 @@ impl Group {
                 if self.targets.len() >= TARGETS_MAX {
                     Err(RefuseReason::Busy)
                 } else {
-                    self.targets.push_back((id, now + timeout));
+                    self.targets.push_back((Some(id), now + timeout));
                     self.protocol.handle(now, Input::Control(control));
                     Ok(())
                 }
@@ -233,6 +239,17 @@ impl Group {
         };
         if let Err(reason) = taken {
             ctx.answer([(id, Answer::Refused { reason, missing: Vec::new() })]);
+        }
+    }
+
+    /// The node itself asks for other members.
+    pub(crate) fn target(&mut self, now: Instant, base: Configuration, target: Configuration) {
+        /// How long the answer may take; nobody waits for it.
+        const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+        if self.targets.len() < TARGETS_MAX {
+            self.targets.push_back((None, now + ANSWER_TIMEOUT));
+            let control = Control::TargetMembership { base, target };
+            self.protocol.handle(now, Input::Control(control));
         }
     }
 
@@ -325,8 +342,9 @@ impl Group {
         let answers = self.waiters.on_time(now, &|| peers.missing());
         ctx.answer(answers);
         while self.targets.front().is_some_and(|(_, due)| *due <= now) {
-            let id = self.targets.pop_front().expect("was just seen").0;
-            ctx.answer([(id, Answer::Unknown { missing: peers.missing() })]);
+            if let Some((Some(id), _)) = self.targets.pop_front() {
+                ctx.answer([(id, Answer::Unknown { missing: peers.missing() })]);
+            }
         }
         let effects = self.outbound.on_time(now);
         self.on_transfer(ctx, effects);
@@ -354,7 +372,8 @@ impl Group {
         ctx.answer(answers);
         let targets = std::mem::take(&mut self.targets);
         let unknown = Answer::Unknown { missing: Vec::new() };
-        ctx.answer(targets.into_iter().map(|(id, _)| (id, unknown.clone())));
+        let targets = targets.into_iter().filter_map(|(id, _)| id);
+        ctx.answer(targets.map(|id| (id, unknown.clone())));
     }
 
     /// Lets the protocol form its effects and carries them out, until it has nothing more to say.
@@ -462,7 +481,7 @@ impl Group {
                 self.has_configuration_changed = true;
             }
             Event::MembershipAnswer { refusal } => {
-                if let Some((id, _)) = self.targets.pop_front() {
+                if let Some((Some(id), _)) = self.targets.pop_front() {
                     let declined = refusal.clone().map(Answer::Declined);
                     ctx.answer([(id, declined.unwrap_or(Answer::Taken))]);
                 }

@@ -4,8 +4,8 @@ use crate::identity::{Identity, Membership, Remembered};
 use crate::interface::StreamPurpose;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    ClusterId, Configuration, DecodeError, Generation, Incarnation, NodeId, ProtocolName, Reader,
-    StartNumber, Writer,
+    ClusterId, Configuration, DecodeError, Generation, Incarnation, Member, NodeId, ProtocolName,
+    Reader, StartNumber, Writer,
 };
 
 /// The oldest version of the messages inside frames that this code speaks.
@@ -13,8 +13,8 @@ const WIRE_MIN: u16 = 1;
 /// The newest.
 const WIRE_MAX: u16 = 1;
 
-/// The largest hello, in bytes: a name, some numbers, and what later versions add.
-const HELLO_SIZE_MAX: usize = 4 * 1024;
+/// The largest hello, in bytes: a name, some numbers, a configuration of 64 members, and what later versions add.
+const HELLO_SIZE_MAX: usize = 32 * 1024;
 
 /// What a node says of itself, first on every stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,19 @@ pub(crate) struct Hello {
     pub(crate) start: StartNumber,
     /// Drawn at that start.
     pub(crate) run: u64,
+    /// Where a newcomer is reached; empty for others.
+    pub(crate) address: String,
+    /// Who the other side is, where it joins.
+    pub(crate) welcome: Option<Welcome>,
+}
+
+/// What a newcomer is told once it is a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Welcome {
+    /// Its id.
+    pub(crate) node: NodeId,
+    /// The members, itself among them.
+    pub(crate) configuration: Configuration,
 }
 
 impl Hello {
@@ -55,6 +68,8 @@ impl Hello {
             incarnation: identity.incarnation,
             start: identity.start,
             run: identity.run,
+            address: String::new(),
+            welcome: None,
         }
     }
 
@@ -72,6 +87,13 @@ impl Hello {
         buffer.put_u64_le(self.incarnation.0);
         buffer.put_u64_le(self.start.0);
         buffer.put_u64_le(self.run);
+        if !self.address.is_empty() || self.welcome.is_some() {
+            buffer.write_blob(self.address.as_bytes());
+        }
+        if let Some(welcome) = &self.welcome {
+            buffer.put_u64_le(welcome.node.0);
+            buffer.write_blob(&welcome.configuration.encode());
+        }
         buffer.freeze()
     }
 
@@ -95,6 +117,17 @@ impl Hello {
         let cluster = reader.u64()?;
         let node = NodeId(reader.u64()?);
         let membership = (cluster != 0).then_some(Membership { cluster: ClusterId(cluster), node });
+        let generation = Generation(reader.u64()?);
+        let incarnation = Incarnation(reader.u64()?);
+        let start = StartNumber(reader.u64()?);
+        let run = reader.u64()?;
+        let address = if reader.is_empty() { String::new() } else { reader.text()? };
+        let welcome = if reader.is_empty() {
+            None
+        } else {
+            let node = NodeId(reader.u64()?);
+            Some(Welcome { node, configuration: Configuration::decode(reader.blob()?)? })
+        };
         Ok(Hello {
             wire_min,
             wire_max,
@@ -102,10 +135,12 @@ impl Hello {
             purpose,
             name,
             membership,
-            generation: Generation(reader.u64()?),
-            incarnation: Incarnation(reader.u64()?),
-            start: StartNumber(reader.u64()?),
-            run: reader.u64()?,
+            generation,
+            incarnation,
+            start,
+            run,
+            address,
+            welcome,
         })
     }
 
@@ -159,6 +194,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) list: &'a [(String, String)],
     /// The configuration in force, once formed.
     pub(crate) configuration: Option<&'a Configuration>,
+    /// Whether that is committed.
+    pub(crate) is_committed: bool,
 }
 
 impl Judge<'_> {
@@ -218,9 +255,23 @@ impl Judge<'_> {
                 )));
             }
         }
+        if self.newcomer(hello).is_some() {
+            return Err(self.later(format!("{name} is being taken in: ask again")));
+        }
         let Some((node, member)) = named else {
+            let removed = configuration.removed_max;
+            let is_removed = hello.membership.is_some_and(|theirs| theirs.node <= removed);
+            if is_removed && self.is_committed {
+                return Err(Refusal {
+                    is_final: true,
+                    ..self.later(format!(
+                        "{name} was removed from this cluster: to take part again it joins as a new member, with an \
+                         empty folder"
+                    ))
+                });
+            }
             return Err(self.later(format!(
-                "this cluster has no member {name}; its members are {}",
+                "this cluster has no member {name}; its members are {}. To take it in, add it as a member",
                 names(configuration.members.values().map(|member| member.name.as_str()))
             )));
         };
@@ -243,6 +294,18 @@ impl Judge<'_> {
             return Err(self.later(format!("a second process speaks as {own}: stop one of them")));
         }
         self.verdict_on_run(hello, *node)
+    }
+
+    /// The member that was added for whoever says this hello, and that no folder was recorded for yet.
+    pub(crate) fn newcomer(&self, hello: &Hello) -> Option<NodeId> {
+        let fits = |member: &Member| {
+            member.incarnation == Incarnation::UNBOUND
+                && (member.name == hello.name
+                    || member.name.is_empty() && member.peer_address == hello.address)
+        };
+        let is_new = hello.membership.is_none() && self.identity.membership.is_some();
+        let mut members = self.configuration.filter(|_| is_new)?.members.iter();
+        members.find(|(_, member)| fits(member)).map(|(node, _)| *node)
     }
 
     /// Refuses an image that was rolled back, or of which a second copy runs.
@@ -340,7 +403,12 @@ mod tests {
 
     fn judge(ours: &Identity, hello: &Hello) -> Result<(), Refusal> {
         let configuration = ours.membership.map(|_| roster().configuration());
-        let judge = Judge { identity: ours, list: &list(), configuration: configuration.as_ref() };
+        let judge = Judge {
+            identity: ours,
+            list: &list(),
+            configuration: configuration.as_ref(),
+            is_committed: true,
+        };
         judge.verdict(hello, None)
     }
 

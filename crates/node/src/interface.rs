@@ -16,6 +16,8 @@ pub struct NodeOptions {
     /// The members to form a cluster of, by name, with their peer addresses; its own name among them. Read only
     /// while no cluster is formed: afterwards the logged membership wins.
     pub cluster: Vec<(String, String)>,
+    /// How to join a cluster that is formed already; `None` to form one. Read only while the folder is empty.
+    pub join: Option<Join>,
     /// Which protocol its groups run.
     pub protocol: ProtocolName,
     /// How long things take.
@@ -28,6 +30,15 @@ pub struct NodeOptions {
     pub entropy: u64,
     /// How long a request without a deadline may take: etcd's 5 s and two election timeouts.
     pub request_timeout: Duration,
+}
+
+/// How a node with an empty folder joins a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Peer addresses of members: any of them will do.
+    pub contacts: Vec<String>,
+    /// Where the members reach this node.
+    pub address: String,
 }
 
 /// Names one request of a client of this node; chosen by whoever drives the node, unique within a run.

@@ -26,8 +26,8 @@ mod transfer;
 mod waiters;
 
 pub use interface::{
-    Answer, CommittedFor, MachineDone, MachineRequest, NodeEffect, NodeInput, NodeOptions, Request,
-    RequestId, StopReason, StreamDirection, StreamId, StreamPurpose,
+    Answer, CommittedFor, Join, MachineDone, MachineRequest, NodeEffect, NodeInput, NodeOptions,
+    Request, RequestId, StopReason, StreamDirection, StreamId, StreamPurpose,
 };
 pub use node::{Node, OpenError};
 pub use sealed::SealError;

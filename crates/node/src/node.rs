@@ -1,6 +1,7 @@
 //! The node: what it is told goes in, what it asks for comes out.
 
 mod forming;
+mod joining;
 mod opening;
 mod streams;
 
@@ -8,7 +9,7 @@ pub use opening::OpenError;
 
 use crate::formation::Formation;
 use crate::group::{Context, DiskIds, Group};
-use crate::identity::{IdentityStore, IdentityVersion};
+use crate::identity::{IdentityStore, IdentityVersion, Membership};
 use crate::interface::{
     Answer, NodeEffect, NodeInput, NodeOptions, Request, RequestId, StopReason,
 };
@@ -44,6 +45,10 @@ enum Stage {
     Forming(Forming),
     /// Every founder holds the roster; the log takes in the first configuration.
     Bootstrapping(Roster),
+    /// A cluster that is formed is asked to take this node in.
+    Joining,
+    /// It has; the log takes in its configuration.
+    Admitted(Membership),
     /// The log has it; the identity file takes in the membership.
     Enrolling(IdentityVersion),
     /// The log takes in the reset that an interrupted install owes.
@@ -176,6 +181,8 @@ impl Node {
             Stage::Forming(forming) => Some(forming.say_at),
             Stage::Starting { .. }
             | Stage::Bootstrapping(_)
+            | Stage::Joining
+            | Stage::Admitted(_)
             | Stage::Enrolling(_)
             | Stage::Resetting(_)
             | Stage::Running => None,
@@ -205,6 +212,8 @@ impl Node {
             Stage::Starting { .. }
             | Stage::Forming(_)
             | Stage::Bootstrapping(_)
+            | Stage::Joining
+            | Stage::Admitted(_)
             | Stage::Enrolling(_)
             | Stage::Resetting(_) => {
                 self.found.iter().map(|(id, found)| (*id, found.applied)).collect()
@@ -245,6 +254,12 @@ impl Node {
             Stage::Starting { .. } | Stage::Resetting(_) => Phase::Recovering,
             Stage::Forming(forming) => Phase::Forming { missing: forming.formation.missing() },
             Stage::Bootstrapping(_) | Stage::Enrolling(_) => Phase::Forming { missing: Vec::new() },
+            Stage::Joining | Stage::Admitted(_) => {
+                let join = self.options.join.as_ref();
+                Phase::Joining {
+                    contacts: join.map(|join| join.contacts.clone()).unwrap_or_default(),
+                }
+            }
             Stage::Running => Phase::Running,
         }
     }
@@ -300,7 +315,9 @@ impl Node {
         if let Some(reason) = reason {
             let missing = match self.phase() {
                 Phase::Forming { missing } => missing,
-                Phase::Recovering | Phase::Running | Phase::Stopped(_) => Vec::new(),
+                Phase::Recovering | Phase::Joining { .. } | Phase::Running | Phase::Stopped(_) => {
+                    Vec::new()
+                }
             };
             let answer = Answer::Refused { reason, missing };
             self.out.push_back(NodeEffect::Answer { id, answer });

@@ -15,6 +15,11 @@ pub enum Phase {
         /// The members not yet heard from, or not yet known to have recorded the others, by name.
         missing: Vec<String>,
     },
+    /// It has asked a cluster to be taken in, and waits to be a member.
+    Joining {
+        /// Whom it asks, by address.
+        contacts: Vec<String>,
+    },
     /// It takes part.
     Running,
     /// It has stopped; the text says why.

@@ -53,7 +53,7 @@ pub(crate) async fn log_formation<R: Send + 'static>(node: NodeHandle<R>) {
         sleep(FORMATION_REPEAT).await;
         let status = node.latest_status();
         match &status.phase {
-            Phase::Recovering => {}
+            Phase::Recovering | Phase::Joining { .. } => {}
             Phase::Running | Phase::Stopped(_) => return,
             Phase::Forming { missing } => log_missing(&status, missing),
         }

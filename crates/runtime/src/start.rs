@@ -15,7 +15,7 @@ use crate::queue::Queue;
 use crate::streams::Streams;
 use crate::waiters::Waiters;
 use quorate_consensus::{Limits, Timing};
-use quorate_node::{Node, NodeInput, NodeOptions, OpenError};
+use quorate_node::{Join, Node, NodeInput, NodeOptions, OpenError};
 use quorate_types::{GroupId, ProtocolName, StateMachine};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +40,8 @@ pub struct RuntimeOptions {
     /// The members to form a cluster of, by name, with their peer addresses; its own name among them. Read only
     /// while no cluster is formed.
     pub cluster: Vec<(String, String)>,
+    /// How to join a cluster that is formed already; `None` to form one.
+    pub join: Option<Join>,
     /// Which protocol its groups run.
     pub protocol: ProtocolName,
     /// How long things take.
@@ -72,6 +74,7 @@ impl RuntimeOptions {
         RuntimeOptions {
             name: name.into(),
             cluster,
+            join: None,
             protocol: ProtocolName::Raft,
             timing,
             limits: Limits::default(),
@@ -119,6 +122,7 @@ pub fn start<M: StateMachine + 'static>(
     let node_options = NodeOptions {
         name: options.name.clone(),
         cluster: options.cluster,
+        join: options.join,
         protocol: options.protocol,
         timing: options.timing,
         limits: options.limits,

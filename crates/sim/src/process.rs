@@ -217,6 +217,7 @@ impl World {
         NodeOptions {
             name: name(id),
             cluster: (0..PROCESS_COUNT).map(ProcessId).map(|p| (name(p), address(p))).collect(),
+            join: None,
             protocol: ProtocolName::Raft,
             timing: self.mix.timing,
             limits: self.mix.limits,

@@ -63,7 +63,9 @@ impl Raft {
             return None;
         }
         if !self.may_change() {
-            return Some(PlanError::UnderWay.to_string());
+            let is_pending = self.membership.latest_index() > self.committed;
+            let error = if is_pending { PlanError::UnderWay } else { PlanError::Early };
+            return Some(error.to_string());
         }
         if self.membership.latest() != base {
             return Some(PlanError::Stale.to_string());

@@ -101,6 +101,7 @@ impl Node {
                     self.note_refusal(Some(&speaker.name), &text, text.clone());
                 }
             }
+            Stage::Joining | Stage::Admitted(_) => {}
             Stage::Bootstrapping(_) | Stage::Enrolling(_) | Stage::Running => {
                 if !message.complete
                     && let Some(complete) = self.complete_message()

@@ -14,7 +14,7 @@ use quorate_consensus::{Opening, Options};
 use quorate_log::{Log, Recovery};
 use quorate_types::{
     Applied, Bounds, DiskError, DiskReader, EpochRun, FileName, GroupId, Incarnation, Index,
-    Instant, LogSummary, Op, Position, ProtocolName, SnapshotName,
+    Instant, LogSummary, Member, Op, Position, ProtocolName, SnapshotName,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -73,7 +73,8 @@ impl Node {
             Some(identity) => checked(identity, &options)?,
             None => fresh(&options, &recovery, applied)?,
         };
-        if identity.roster.is_none() {
+        let is_new = identity.roster.is_none() && identity.membership.is_none();
+        if is_new && options.join.is_none() {
             check_list(&options)?;
         }
         let found = found(&identity, &recovery, applied, install)?;
@@ -146,10 +147,16 @@ impl Node {
                     }
                     let membership = self.identity.identity().membership;
                     let cluster = membership.map(|membership| membership.cluster.to_string());
-                    self.note(format!("cluster {} is formed", cluster.unwrap_or_default()));
+                    let is_founder = self.identity.identity().roster.is_some();
+                    let what = if is_founder { "is formed" } else { "is joined" };
+                    self.note(format!("cluster {} {what}", cluster.unwrap_or_default()));
                     self.run();
                 }
-                Stage::Bootstrapping(_) | Stage::Resetting(_) | Stage::Running => return,
+                Stage::Bootstrapping(_)
+                | Stage::Joining
+                | Stage::Admitted(_)
+                | Stage::Resetting(_)
+                | Stage::Running => return,
             }
         }
     }
@@ -169,6 +176,8 @@ impl Node {
             self.run();
         } else if let Some(roster) = identity.roster.clone().filter(|_| has_log) {
             self.enrol(&roster);
+        } else if self.options.join.is_some() && identity.roster.is_none() {
+            self.begin_joining();
         } else {
             self.form();
         }
@@ -227,8 +236,14 @@ impl Node {
                 }
                 self.run();
             }
+            Stage::Admitted(membership) => {
+                let version =
+                    self.identity.change(|identity| identity.membership = Some(membership));
+                self.stage = Stage::Enrolling(version);
+            }
             other @ (Stage::Starting { .. }
             | Stage::Forming(_)
+            | Stage::Joining
             | Stage::Enrolling(_)
             | Stage::Running) => self.stage = other,
         }
@@ -278,12 +293,15 @@ impl Node {
     fn reassign_peers(&mut self) {
         let Some(configuration) = self.configuration() else { return };
         let own = &self.options.name;
-        let members = configuration.members.values().filter(|member| member.name != *own);
+        // A member that has not joined yet is not dialled: it comes by itself.
+        let is_there = |member: &&Member| member.incarnation != Incarnation::UNBOUND;
+        let members = configuration.members.values().filter(is_there);
+        let members = members.filter(|member| member.name != *own);
         let peers = members.map(|member| (member.name.clone(), member.peer_address.clone()));
         self.assign_peers(peers.collect());
     }
 
-    fn assign_peers(&mut self, peers: Vec<(String, String)>) {
+    pub(super) fn assign_peers(&mut self, peers: Vec<(String, String)>) {
         if peers == self.assigned {
             return;
         }
@@ -383,14 +401,16 @@ fn found(
 ) -> Result<Found, OpenError> {
     let log = recovery.groups.get(&SYSTEM_GROUP).cloned().unwrap_or_default();
     let has_log = log.bounds.last > Index::ZERO;
-    if identity.membership.is_some() && !has_log {
+    // The log of a member that joined and was told nothing yet holds the configuration that it joined with.
+    let is_begun = has_log || !log.configurations.is_empty();
+    if identity.membership.is_some() && !is_begun {
         return Err(OpenError::Folder(format!(
             "{} is a member of a cluster, but its log is gone: put the log back. A member whose log is lost for good \
              must be replaced; an empty log has forgotten its votes",
             identity.name
         )));
     }
-    if identity.roster.is_none() && has_log {
+    if identity.roster.is_none() && identity.membership.is_none() && has_log {
         return Err(OpenError::Folder(
             "the data folder holds a log that its identity file does not know: put the right file back"
                 .to_owned(),

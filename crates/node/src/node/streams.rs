@@ -15,7 +15,14 @@ impl Node {
         direction: StreamDirection,
         purpose: StreamPurpose,
     ) {
-        if matches!(self.stage, Stage::Starting { .. } | Stage::Resetting(_)) {
+        let is_early = match self.stage {
+            Stage::Starting { .. } | Stage::Resetting(_) | Stage::Admitted(_) => true,
+            Stage::Joining => direction == StreamDirection::Incoming,
+            Stage::Forming(_) | Stage::Bootstrapping(_) | Stage::Enrolling(_) | Stage::Running => {
+                false
+            }
+        };
+        if is_early {
             let reason = "this node is still starting".to_owned();
             self.out.push_back(NodeEffect::Close { stream: id, reason });
             return;
@@ -30,8 +37,18 @@ impl Node {
     }
 
     fn say_hello(&mut self, stream: StreamId, purpose: StreamPurpose) {
-        let payload = Hello::of(self.identity.identity(), purpose).encode();
-        self.say(stream, FrameKind::Hello, payload);
+        let mut hello = Hello::of(self.identity.identity(), purpose);
+        if let (Stage::Joining, Some(join)) = (&self.stage, &self.options.join) {
+            hello.address.clone_from(&join.address);
+        }
+        self.say(stream, FrameKind::Hello, hello.encode());
+    }
+
+    /// Answers a hello.
+    fn answer_hello(&mut self, stream: StreamId, theirs: &Hello) {
+        let mut hello = Hello::of(self.identity.identity(), theirs.purpose);
+        hello.welcome = self.welcome(theirs);
+        self.say(stream, FrameKind::Hello, hello.encode());
     }
 
     fn say(&mut self, stream: StreamId, kind: FrameKind, payload: Bytes) {
@@ -97,19 +114,28 @@ impl Node {
                 return;
             }
         };
+        if matches!(self.stage, Stage::Joining) && is_outgoing {
+            return self.on_hello_while_joining(id, hello);
+        }
         let configuration = self.configuration();
+        let group = self.groups.get(&SYSTEM_GROUP);
         let judge = Judge {
             identity: self.identity.identity(),
             list: &self.options.cluster,
             configuration: configuration.as_ref(),
+            is_committed: group.is_some_and(|group| group.is_configuration_committed()),
         };
         if let Err(refusal) = judge.verdict(&hello, expected.as_deref()) {
+            let newcomer = judge.newcomer(&hello).filter(|_| !refusal.is_final);
+            if let Some(node) = newcomer {
+                self.bind(node, &hello);
+            }
             let name = expected.as_deref().unwrap_or(&hello.name);
             self.refuse(id, Some(name), &refusal);
             return;
         }
         if !is_outgoing {
-            self.say_hello(id, hello.purpose);
+            self.answer_hello(id, &hello);
         }
         if let Some(former) = self.peers.accepted(self.now, id, &hello) {
             self.close(former, "another stream took its place");

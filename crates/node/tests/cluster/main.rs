@@ -2,6 +2,7 @@
 
 mod counter;
 mod formation;
+mod membership;
 mod requests;
 mod snapshots;
 mod streams;

@@ -2,15 +2,16 @@
 
 use crate::counter::Counter;
 use bytes::Bytes;
-use quorate_consensus::{Limits, RoleName, Timing};
+use quorate_consensus::{Control, Limits, RoleName, Timing, plan};
 use quorate_log::LogOptions;
 use quorate_node::{
-    Answer, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, NodeOptions, NodeStatus,
-    OpenError, Phase, Request, RequestId, StopReason, StreamDirection, StreamId, StreamPurpose,
+    Answer, Join, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, NodeOptions,
+    NodeStatus, OpenError, Phase, Request, RequestId, StopReason, StreamDirection, StreamId,
+    StreamPurpose,
 };
 use quorate_types::{
-    Applied, DiskDone, DiskError, DiskOp, DiskOutput, DiskReader, DiskRequest, EntryKind, FileName,
-    Frame, GroupId, Instant, ProtocolName, SnapshotSource, StateMachine,
+    Applied, Configuration, DiskDone, DiskError, DiskOp, DiskOutput, DiskReader, DiskRequest,
+    EntryKind, FileName, Frame, GroupId, Instant, ProtocolName, SnapshotSource, StateMachine,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -180,6 +181,7 @@ impl World {
         NodeOptions {
             name: name.to_owned(),
             cluster: self.list.clone(),
+            join: None,
             protocol: ProtocolName::Raft,
             timing: Timing::default(),
             limits: self.limits,
@@ -197,6 +199,37 @@ impl World {
     pub(crate) fn try_start(&mut self, name: &str) -> Result<(), OpenError> {
         let options = self.options(name);
         self.start_with(options)
+    }
+
+    /// Starts a node that joins the cluster by a member.
+    pub(crate) fn start_joining(&mut self, name: &str, contact: &str) {
+        let mut options = self.options(name);
+        options.cluster.clear();
+        let contacts = vec![format!("{contact}:1")];
+        options.join = Some(Join { contacts, address: format!("{name}:1") });
+        self.start_with(options).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    /// Asks a node for other members, and waits for the answer.
+    pub(crate) fn change(&mut self, name: &str, edit: impl FnOnce(&mut Configuration)) -> Answer {
+        let base = self.status(name).groups[&GROUP].configuration.clone();
+        let mut target = plan::aim(&base);
+        edit(&mut target);
+        let control = Control::TargetMembership { base, target };
+        let id = self.request(name, Request::Control { group: GROUP, control });
+        self.await_that("answer", |world| world.is_over(name, id));
+        self.host(name).answers[&id].clone()
+    }
+
+    /// The names of the voters as a node knows them; with a mark while a change is under way.
+    pub(crate) fn voters(&self, name: &str) -> String {
+        let status = self.status(name);
+        let Some(group) = status.groups.get(&GROUP) else { return String::new() };
+        let configuration = &group.configuration;
+        let is_settled = *configuration == plan::aim(configuration);
+        let voters = configuration.members.values().filter(|member| member.voter);
+        let voters: Vec<&str> = voters.map(|member| member.name.as_str()).collect();
+        format!("{}{}", voters.join(","), if is_settled { "" } else { " changing" })
     }
 
     pub(crate) fn start_with(&mut self, options: NodeOptions) -> Result<(), OpenError> {
@@ -267,7 +300,8 @@ impl World {
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.list.iter().map(|(name, _)| name.clone()).collect()
+        let listed = self.list.iter().map(|(name, _)| name.clone());
+        listed.chain(self.hosts.keys().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The node that leads, if all live nodes agree on one.
@@ -387,7 +421,7 @@ impl World {
             let (_, stream, what) = self.travelling.remove(place).expect("found");
             self.arrive(stream, what);
         }
-        for name in self.names() {
+        for name in self.hosts.keys().cloned().collect::<Vec<_>>() {
             let Some(host) = self.hosts.get(&name) else { continue };
             let deadline = host.node.as_ref().and_then(Node::next_deadline);
             if deadline.is_some_and(|at| at <= self.now) {
@@ -426,9 +460,7 @@ impl World {
             }
         }
         for (from, address, purpose) in wanted {
-            let Some((to, _)) = self.list.iter().find(|(_, at)| *at == address).cloned() else {
-                continue;
-            };
+            let Some(to) = address.strip_suffix(":1").map(str::to_owned) else { continue };
             let is_live = self.hosts.get(&to).is_some_and(|host| host.node.is_some());
             let key = format!("{from}>{to}>{purpose:?}");
             if !is_live || self.is_cut(&from, &to) || self.ends.values().any(|end| end.peer == key)

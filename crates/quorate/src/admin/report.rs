@@ -126,6 +126,7 @@ impl NodeReport {
     pub(crate) fn new(status: &NodeStatus, metrics: &RuntimeMetrics) -> NodeReport {
         let (phase, missing, stopped) = match &status.phase {
             Phase::Recovering => ("recovering", Vec::new(), None),
+            Phase::Joining { contacts } => ("joining", contacts.clone(), None),
             Phase::Forming { missing } => ("forming", missing.clone(), None),
             Phase::Running => ("running", Vec::new(), None),
             Phase::Stopped(reason) => ("stopped", Vec::new(), Some(reason.clone())),

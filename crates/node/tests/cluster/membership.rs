@@ -1,0 +1,173 @@
+//! Nodes that join, leave and take each other's place.
+
+use crate::world::World;
+use quorate_node::{Answer, Phase, StopReason};
+use quorate_types::{Configuration, Incarnation, Intent, Member, NodeId};
+use std::time::Duration;
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// Adds a member whose data folder is not known yet.
+fn add(name: &str, voter: bool) -> impl FnOnce(&mut Configuration) {
+    let name = name.to_owned();
+    move |target| {
+        let id = quorate_consensus::plan::next_node(target);
+        let member = Member {
+            incarnation: Incarnation::UNBOUND,
+            peer_address: format!("{name}:1"),
+            name,
+            voter,
+            outgoing_voter: false,
+            intent: Intent::Stay,
+        };
+        target.members.insert(id, member);
+    }
+}
+
+fn remove(name: &str) -> impl FnOnce(&mut Configuration) {
+    let name = name.to_owned();
+    move |target| target.members.retain(|_, member| member.name != name)
+}
+
+/// Waits until all of `names` know these voters and no change under way.
+fn await_voters(world: &mut World, names: &[&str], voters: &str) {
+    world.await_that(voters, |world| {
+        names.iter().all(|name| world.is_running(name) && world.voters(name) == voters)
+    });
+    // The last step is committed.
+    world.run(Duration::from_millis(300));
+}
+
+#[test]
+fn a_node_joins_after_or_before_it_is_added_and_comes_back_by_itself() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 7);
+    let follower = NAMES.into_iter().find(|name| *name != leader).expect("three nodes");
+
+    world.start_joining("n4", "n1");
+    world.await_that("a refusal", |world| world.has_note("n4", "has no member n4"));
+    assert_eq!(world.status("n4").phase, Phase::Joining { contacts: vec!["n1:1".into()] });
+    assert_eq!(world.change(follower, add("n4", true)), Answer::Taken);
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3,n4");
+    assert_eq!(world.sum("n4"), 7);
+    assert_eq!(world.status("n4").node, Some(NodeId(4)));
+    assert_eq!(world.status("n4").cluster, world.status("n1").cluster);
+
+    assert_eq!(world.change(follower, add("n5", true)), Answer::Taken);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.voters("n1"), "n1,n2,n3,n4 changing", "nobody has come yet");
+    world.start_joining("n5", "n4");
+    let all = ["n1", "n2", "n3", "n4", "n5"];
+    await_voters(&mut world, &all, "n1,n2,n3,n4,n5");
+    world.add("n5", 1);
+
+    // Its folder knows where it belongs: neither a list nor a contact is needed.
+    for name in ["n4", "n5"] {
+        world.kill(name);
+        let mut options = world.options(name);
+        options.cluster.clear();
+        world.start_with(options).expect("it is a member");
+    }
+    world.kill("n1");
+    world.kill("n2");
+    await_voters(&mut world, &all[2..], "n1,n2,n3,n4,n5");
+    assert_eq!(world.sum("n4"), 8);
+    assert_eq!(world.sum("n5"), 8);
+}
+
+#[test]
+fn an_emptied_folder_does_not_join_in_place_of_the_one_that_did() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 1);
+    world.start_joining("n4", "n2");
+    assert_eq!(world.change(&leader, add("n4", true)), Answer::Taken);
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3,n4");
+    world.kill("n4");
+    world.wipe("n4");
+    world.start_joining("n4", "n2");
+    world.await_that("the end", |world| world.host("n4").stopped.is_some());
+    let Some(StopReason::Refused(text)) = &world.host("n4").stopped else {
+        panic!("{:?}", world.host("n4").stopped);
+    };
+    assert!(text.contains("another data folder of n4"), "{text}");
+    assert_eq!(world.voters("n1"), "n1,n2,n3,n4");
+    // The place of a lost folder is taken by a new member.
+    assert_eq!(world.change(&leader, remove("n4")), Answer::Taken);
+    await_voters(&mut world, &NAMES, "n1,n2,n3");
+    world.start_joining("n4", "n2");
+    assert_eq!(world.change(&leader, add("n4", true)), Answer::Taken);
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3,n4");
+    assert_eq!(world.status("n4").node, Some(NodeId(5)), "ids are never used again");
+}
+
+#[test]
+fn a_member_is_replaced_and_the_one_that_left_stops() {
+    for left in NAMES {
+        let mut world = World::formed(&NAMES);
+        let leader = world.await_leader();
+        world.add(&leader, 3);
+        world.start_joining("n4", &leader);
+        let replaced = world.change(&leader, |target| {
+            // The new id is drawn while all former ones are there.
+            add("n4", true)(target);
+            remove(left)(target);
+        });
+        assert_eq!(replaced, Answer::Taken);
+        let mut rest: Vec<&str> = NAMES.into_iter().filter(|name| *name != left).collect();
+        rest.push("n4");
+        await_voters(&mut world, &rest, &rest.join(","));
+        world
+            .await_that("the end of the one that left", |world| world.host(left).stopped.is_some());
+        let Some(StopReason::Refused(text)) = &world.host(left).stopped else {
+            panic!("{:?}", world.host(left).stopped);
+        };
+        assert!(text.contains("was removed from this cluster"), "{text}");
+        world.kill(left);
+        let leader = world.await_leader();
+        assert_eq!(world.add(&leader, 4), 7, "{left} left");
+        for name in rest {
+            assert_eq!(world.sum(name), 7, "{left} left");
+        }
+    }
+}
+
+#[test]
+fn a_change_half_way_is_carried_through_when_all_start_again() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 1);
+    assert_eq!(world.change(&leader, add("n4", true)), Answer::Taken);
+    world.run(Duration::from_millis(50));
+    for name in NAMES {
+        world.kill(name);
+    }
+    for name in NAMES {
+        world.start(name);
+    }
+    world.await_leader();
+    world.start_joining("n4", "n3");
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3,n4");
+    assert_eq!(world.sum("n4"), 1);
+}
+
+#[test]
+fn what_cannot_be_is_declined_with_the_reason() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    let lost = NAMES.into_iter().find(|name| *name != leader).expect("three nodes");
+    let other = NAMES.into_iter().find(|name| *name != leader && *name != lost).expect("three");
+    world.kill(lost);
+    world.run(Duration::from_secs(3));
+    let declined = |answer: Answer, part: &str| {
+        assert!(matches!(&answer, Answer::Declined(text) if text.contains(part)), "{answer:?}");
+    };
+    declined(world.change(&leader, remove(other)), "no majority");
+    declined(world.change(other, remove(other)), "no majority");
+    declined(world.change(&leader, |target| target.members.clear()), "at least one voter");
+    declined(world.change(other, add("n1", true)), "stands for two members");
+    assert_eq!(world.change(other, remove(lost)), Answer::Taken);
+    let rest: Vec<&str> = NAMES.into_iter().filter(|name| *name != lost).collect();
+    await_voters(&mut world, &rest, &rest.join(","));
+}
