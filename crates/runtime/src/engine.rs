@@ -22,6 +22,7 @@
 mod block;
 mod filter;
 mod generation;
+mod hash;
 mod layer;
 mod manifest;
 mod merge;
@@ -36,6 +37,7 @@ use quorate_types::{ApplyFault, Syncer};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 pub use view::DiskView;
 
@@ -51,14 +53,18 @@ pub struct EngineOptions {
     pub row_cache_size: usize,
     /// What is gathered in memory before it is flushed, in bytes. Twice that makes writes wait for a flush.
     pub layer_size: usize,
+    /// How long what is gathered waits for a sync before it is flushed without one: what was removed then gives its
+    /// space back also where nothing more is written.
+    pub layer_age: Duration,
 }
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
         EngineOptions {
             cache_size: 4 * 1024 * 1024,
-            row_cache_size: 40 * 1024 * 1024,
+            row_cache_size: 56 * 1024 * 1024,
             layer_size: 16 * 1024 * 1024,
+            layer_age: Duration::from_secs(5),
         }
     }
 }

@@ -1,14 +1,24 @@
 //! The on-disk engine keeps the rules that the store's engine trait states.
 
-#![expect(clippy::disallowed_methods, reason = "what lies on a real disk is tested")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what lies on a real disk is tested, in real time"
+)]
 
 use bytes::Bytes;
 use quorate_runtime::{DiskEngine, EngineOptions};
+use quorate_store::Store;
 use quorate_store::engine::{
     Batch, Change, Direction, Engine, EngineError, EngineReader, EngineView, Table,
 };
+use quorate_store::etcd::{Command, CompactRequest, PutRequest, RangeRequest};
+use quorate_types::{
+    Committed, Entry, EntryKind, Epoch, GroupId, Index, NodeId, Origin, StateMachine, TransactionId,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 fn open(root: &Path) -> DiskEngine {
     DiskEngine::open(root, EngineOptions::default()).expect("the engine opens")
@@ -343,4 +353,43 @@ fn a_marker_that_names_nothing_is_damage() {
         let opened = DiskEngine::open(folder.path(), EngineOptions::default());
         assert!(matches!(opened.err(), Some(EngineError::Damaged(_))), "{content:?}");
     }
+}
+
+/// A store whose keys were each put many times, on a device of its own.
+#[test]
+fn what_was_compacted_gives_its_space_back_though_nothing_more_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options =
+        EngineOptions { layer_age: Duration::from_millis(50), ..EngineOptions::default() };
+    let engine = DiskEngine::open(folder.path(), options).expect("opened");
+    let mut store = Store::open(engine, GroupId(0)).expect("opened");
+    let mut index = 0;
+    let mut apply = |store: &mut Store<DiskEngine>, command: Command| {
+        index += 1;
+        let (epoch, body) = (Epoch::new(1, NodeId(1)), command.encode());
+        let entry =
+            Entry::new(epoch, EntryKind::Command, Origin::NONE, TransactionId::default(), body);
+        let committed = Committed { index: Index(index), entry, wanted: false };
+        store.apply(&[committed]).expect("applied");
+    };
+    for number in 0..20_000 {
+        let key = format!("key{}", number % 100).into();
+        let put = PutRequest { key, value: vec![7; 256].into(), ..PutRequest::default() };
+        apply(&mut store, Command::Put(put));
+        if number % 5_000 == 0 {
+            store.syncer()().expect("synced");
+        }
+    }
+    let reader = store.reader();
+    let (before, revision) = (reader.size(), reader.revision().0);
+    apply(&mut store, Command::Compact(CompactRequest { revision }));
+    while store.tend().expect("swept") {}
+    assert!(reader.is_swept(revision));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while reader.size() > before / 20 {
+        assert!(Instant::now() < deadline, "{} of {before} bytes are left", reader.size());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let request = RangeRequest { key: "key".into(), range_end: "l".into(), ..Default::default() };
+    assert_eq!(reader.range(&request).expect("read").count, 100);
 }

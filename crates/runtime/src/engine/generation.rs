@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::manifest::{RUNS_FOLDER, Runs};
-use super::merge::Merge;
+use super::merge::{Merge, runs_max};
 use super::rows::Rows;
 use super::run::{BlockCache, BlockSize, FileWriter, Run, RunWriter};
 use super::{EngineOptions, io_error};
@@ -13,15 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Locked by whoever has the generation open.
 const LOCK_FILE: &str = "lock";
 
 /// About how large a block is, in bytes; only a first guess at how many there will be.
 const BLOCK_SIZE_TYPICAL: usize = 4096;
-
-/// With so many runs in one table, flushes wait for merges: reads ask each of them.
-const RUNS_MAX: usize = 32;
 
 /// Takes a lock, also one that a thread panicked with: what it guards is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,6 +49,8 @@ pub(super) struct Layers {
 struct Orders {
     /// A layer is full.
     full: bool,
+    /// Since when something is in the layer.
+    begun: Option<Instant>,
     /// There are new runs.
     flushed: bool,
 }
@@ -155,7 +155,7 @@ impl Generation {
             merging: Mutex::default(),
             publishing: Mutex::default(),
             failure: Mutex::default(),
-            orders: Mutex::new(Orders { full: false, flushed: true }),
+            orders: Mutex::new(Orders { flushed: true, ..Orders::default() }),
             ordered: Condvar::new(),
             stopped: AtomicBool::new(false),
         });
@@ -165,7 +165,7 @@ impl Generation {
             thread.spawn(move || work(&core)).map_err(io_error)
         };
         let threads = vec![
-            spawn("engine-flush", Core::flush_when_full)?,
+            spawn("engine-flush", Core::flush_when_due)?,
             spawn("engine-merge", Core::merge_when_due)?,
         ];
         let folder = Folder { path, retired: AtomicBool::new(false) };
@@ -222,10 +222,13 @@ impl Core {
         let floor = lock(&self.views).keys().next().copied().unwrap_or(before);
         // Held until the batch is whole, so that no layer is frozen with a part of it.
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
-        layers.active.write(batch, before + 1, floor);
+        let (begins, size) = layers.active.write(batch, before + 1, floor);
         self.sequence.store(before + 1, Ordering::Release);
-        let size = layers.active.size();
         drop(layers);
+        if begins {
+            lock(&self.orders).begun = Some(Instant::now());
+            self.ordered.notify_all();
+        }
         if size < self.options.layer_size {
             return Ok(());
         }
@@ -239,23 +242,38 @@ impl Core {
         self.flush()
     }
 
-    /// Waits for an order that `take` takes; `false` when the generation goes.
-    fn wait_for(&self, take: impl Fn(&mut Orders) -> bool) -> bool {
+    /// Waits for an order that `take` takes; `false` when the generation goes. While it takes none, `take` may say
+    /// after what time it would.
+    fn wait_for(&self, take: impl Fn(&mut Orders) -> Result<(), Option<Duration>>) -> bool {
         let mut orders = lock(&self.orders);
         loop {
             if self.stopped.load(Ordering::Relaxed) {
                 return false;
             }
-            if take(&mut orders) {
-                return true;
-            }
-            orders = self.ordered.wait(orders).unwrap_or_else(PoisonError::into_inner);
+            orders = match take(&mut orders) {
+                Ok(()) => return true,
+                Err(None) => self.ordered.wait(orders).unwrap_or_else(PoisonError::into_inner),
+                Err(Some(time)) => {
+                    let waited = self.ordered.wait_timeout(orders, time);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
-    /// Flushes whenever a layer is full, until the generation goes.
-    fn flush_when_full(&self) {
-        while self.wait_for(|orders| std::mem::take(&mut orders.full)) {
+    /// Flushes whenever a layer is full or old, until the generation goes.
+    fn flush_when_due(&self) {
+        let due = |orders: &mut Orders| {
+            if std::mem::take(&mut orders.full) {
+                return Ok(());
+            }
+            let begun = orders.begun.ok_or(None)?;
+            match self.options.layer_age.checked_sub(begun.elapsed()) {
+                None | Some(Duration::ZERO) => Ok(()),
+                Some(left) => Err(Some(left)),
+            }
+        };
+        while self.wait_for(due) {
             // A failure is kept, and told to the next who writes a full layer or syncs.
             if self.flush().is_err() {
                 return;
@@ -265,7 +283,11 @@ impl Core {
 
     /// Merges whenever there is something to merge, until the generation goes.
     fn merge_when_due(&self) {
-        while self.wait_for(|orders| std::mem::take(&mut orders.flushed)) {
+        let due = |orders: &mut Orders| match std::mem::take(&mut orders.flushed) {
+            true => Ok(()),
+            false => Err(None),
+        };
+        while self.wait_for(due) {
             loop {
                 let merging = lock(&self.merging);
                 let done = self.merge();
@@ -283,6 +305,8 @@ impl Core {
     pub(super) fn flush(&self) -> Result<(), EngineError> {
         let flushing = lock(&self.flushing);
         self.check()?;
+        // Before a new layer can begin.
+        lock(&self.orders).begun = None;
         let mut frozen = None;
         let mut base = None;
         self.change_layers(|layers| {
@@ -304,7 +328,7 @@ impl Core {
         drop(flushing);
         lock(&self.orders).flushed = true;
         self.ordered.notify_all();
-        if Table::ALL.iter().any(|table| base.runs.of(*table).len() >= RUNS_MAX) {
+        if Table::ALL.iter().any(|table| base.runs.of(*table).len() >= runs_max(*table)) {
             // Merges do not keep up: wait for one that is under way, or do one.
             let merging = lock(&self.merging);
             self.merge()?;

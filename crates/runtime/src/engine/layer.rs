@@ -7,6 +7,7 @@
 //! beside which keys are only put in order when a scan or the flush asks. `History` is written in order: a list, with
 //! a map for what comes out of order. `State` is small.
 
+use super::hash::KeyHash;
 use bytes::Bytes;
 use quorate_store::engine::{Batch, Change, Direction, Table};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -223,7 +224,7 @@ fn merge(
 /// A table whose keys are looked up one by one.
 #[derive(Default)]
 struct Points {
-    chains: HashMap<Bytes, Chain>,
+    chains: HashMap<Bytes, Chain, KeyHash>,
     order: Mutex<Order>,
 }
 
@@ -328,10 +329,12 @@ impl Layer {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a batch under its number. No view asks for what was before `floor`.
-    pub(super) fn write(&self, batch: Batch, sequence: u64, floor: u64) {
+    /// Takes in a batch under its number. No view asks for what was before `floor`. Says whether it is the first, and
+    /// what the layer costs with it.
+    pub(super) fn write(&self, batch: Batch, sequence: u64, floor: u64) -> (bool, usize) {
         let mut content = self.change();
         let Content { current, history, state, size } = &mut *content;
+        let before = *size;
         for Change { table, key, value } in batch.changes {
             let version = (sequence, value);
             let (added, gone) = match table {
@@ -341,6 +344,7 @@ impl Layer {
             };
             *size = (*size + added).saturating_sub(gone);
         }
+        (before == 0, *size)
     }
 
     /// About what it costs, in bytes.

@@ -1,6 +1,6 @@
 //! Merging runs into larger ones, so that they stay few and what was overwritten gives its space back.
 //!
-//! Runs of about one size are merged once there are [`WIDTH`] of them, newest first, into one that is about as
+//! Runs of about one size are merged once there are [`width`] of them, newest first, into one that is about as
 //! many times larger: each entry is written again once for each step in size. Only neighbours in age are merged,
 //! so the newest word on a key always stands first. A merge with the oldest run drops what says that a key was
 //! removed, as there is nothing left to hide.
@@ -14,8 +14,19 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many runs of about one size are merged.
-const WIDTH: usize = 4;
+/// How many runs of about one size are merged. Those of history mostly follow each other, so that a key is looked for
+/// in one, and many are no burden.
+const fn width(table: Table) -> usize {
+    match table {
+        Table::History => 16,
+        Table::Current | Table::State => 4,
+    }
+}
+
+/// With so many runs, flushes wait for merges.
+pub(super) const fn runs_max(table: Table) -> usize {
+    8 * width(table)
+}
 
 /// Runs up to this size in bytes count as one size: a flush of little work.
 const SIZE_MIN: u64 = 256 * 1024;
@@ -32,9 +43,9 @@ pub(super) struct Merge {
     drops_removed: bool,
 }
 
-/// How often a size was multiplied by [`WIDTH`].
-fn step(size: u64) -> u32 {
-    (size / SIZE_MIN).max(1).ilog2() / 2
+/// How often a size was multiplied by `width`.
+fn step(size: u64, width: usize) -> u32 {
+    (size / SIZE_MIN).max(1).ilog(width as u64)
 }
 
 impl Merge {
@@ -42,7 +53,7 @@ impl Merge {
     pub(super) fn choose(runs: &Runs) -> Option<Merge> {
         Table::ALL.into_iter().find_map(|table| {
             let runs = runs.of(table);
-            let range = due(runs)?;
+            let range = due(runs, width(table))?;
             let drops_removed = range.end == runs.len();
             Some(Merge { table, runs: runs[range].to_vec(), drops_removed })
         })
@@ -118,22 +129,22 @@ impl Merge {
 
 /// The runs to merge: the newest of about one size, once there are enough, the smaller ones before them together
 /// counting as one; otherwise all, when much of them only says what was removed.
-fn due(runs: &[Arc<Run>]) -> Option<Range<usize>> {
-    let (mut largest, mut width, mut end) = (0, 0, 0);
+fn due(runs: &[Arc<Run>], width: usize) -> Option<Range<usize>> {
+    let (mut largest, mut count, mut end) = (0, 0, 0);
     for (at, run) in runs.iter().enumerate() {
         // A run behind a larger one is merged with it.
-        if step(run.size) > largest {
-            largest = step(run.size);
-            width = usize::from(at > 0);
+        if step(run.size, width) > largest {
+            largest = step(run.size, width);
+            count = usize::from(at > 0);
         }
-        width += 1;
-        if width >= WIDTH {
+        count += 1;
+        if count >= width {
             end = at + 1;
         }
     }
-    let count: u64 = runs.iter().map(|run| run.count).sum();
+    let entries: u64 = runs.iter().map(|run| run.count).sum();
     let removed: u64 = runs.iter().map(|run| run.removed).sum();
-    if end == 0 && removed > count / 4 {
+    if end == 0 && removed > entries / 4 {
         end = runs.len();
     }
     (end > 0).then_some(0..end)

@@ -6,11 +6,11 @@
 //!
 //! Rows are copies, which keep nothing else in memory, so that the bound is one.
 
+use super::hash::{Hashed, KeyHash};
 use bytes::Bytes;
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What a row costs beside its key and value, in bytes, about.
 const ROW_OVERHEAD: usize = 112;
@@ -54,7 +54,8 @@ impl Weighter<u64, Row> for ByteSize {
 /// # Invariants
 /// 1. A row of base `b` is what the tables hold as of every base from `b` to the newest.
 pub(super) struct Rows {
-    rows: Cache<u64, Row, ByteSize>,
+    rows: Cache<u64, Row, ByteSize, Hashed>,
+    hash: KeyHash,
     /// The base that rows which are read now belong to; `None` while a flush changes rows.
     base: RwLock<Option<u64>>,
 }
@@ -63,8 +64,9 @@ impl Rows {
     /// An empty cache of at most so many bytes.
     pub(super) fn new(size_max: usize) -> Rows {
         let count = size_max / ROW_SIZE_TYPICAL;
-        let rows = Cache::with_weighter(count, size_max as u64, ByteSize);
-        Rows { rows, base: RwLock::new(Some(0)) }
+        let rows =
+            Cache::with(count, size_max as u64, ByteSize, Hashed, DefaultLifecycle::default());
+        Rows { rows, hash: KeyHash::default(), base: RwLock::new(Some(0)) }
     }
 
     fn change_base(&self) -> RwLockWriteGuard<'_, Option<u64>> {
@@ -73,7 +75,7 @@ impl Rows {
 
     /// The value of a key as of `base`, if it is known.
     pub(super) fn read(&self, key: &[u8], base: u64) -> Option<Bytes> {
-        let row = self.rows.get(&xxh3_64(key))?;
+        let row = self.rows.get(&self.hash.of(key))?;
         (row.base <= base && row.is_of(key)).then(|| row.bytes.slice(row.key_size..))
     }
 
@@ -82,7 +84,7 @@ impl Rows {
         // Held while the row goes in, so that no flush begins meanwhile.
         let newest = self.base.read().unwrap_or_else(PoisonError::into_inner);
         if *newest == Some(base) {
-            self.rows.insert(xxh3_64(key), Row::new(key, value, base));
+            self.rows.insert(self.hash.of(key), Row::new(key, value, base));
         }
     }
 
@@ -93,7 +95,7 @@ impl Rows {
 
     /// What the flush that leads to `base` makes of a key.
     pub(super) fn flush(&self, key: &[u8], value: Option<&Bytes>, base: u64) {
-        let hash = xxh3_64(key);
+        let hash = self.hash.of(key);
         match value {
             Some(value) => self.rows.insert(hash, Row::new(key, value, base)),
             None => drop(self.rows.remove(&hash)),

@@ -489,7 +489,7 @@ impl Run {
         key: &[u8],
         cache: &BlockCache,
     ) -> Result<Option<Option<Bytes>>, EngineError> {
-        if key > self.last() || !self.filter.may_have(key) {
+        if key < self.first(0) || key > self.last() || !self.filter.may_have(key) {
             return Ok(None);
         }
         let Some(at) = self.block_of(key) else { return Ok(None) };
