@@ -1,5 +1,6 @@
 //! The node: what it is told goes in, what it asks for comes out.
 
+mod early;
 mod forming;
 mod joining;
 mod opening;
@@ -16,6 +17,7 @@ use crate::interface::{
 use crate::peers::Peers;
 use crate::roster::Roster;
 use crate::status::{NodeStatus, Phase};
+use early::Early;
 use quorate_consensus::{Control, Input, RefuseReason};
 use quorate_log::{Log, LogEvent, LogStatus};
 use quorate_types::{
@@ -119,6 +121,8 @@ pub struct Node {
     space_at: Option<Instant>,
     /// Refusals of strangers that were noted.
     noted: BTreeSet<String>,
+    /// Requests that wait for the replicas to be opened.
+    early: Early,
 }
 
 /// What was found of one group at open.
@@ -190,7 +194,7 @@ impl Node {
         let groups = self.groups.values().filter_map(Group::next_deadline).min();
         let leaving = self.leaving.map(|leaving| leaving.deadline);
         let (log, peers) = (self.log.next_deadline(), self.peers.next_deadline());
-        let all = [forming, groups, leaving, self.space_at, log, peers];
+        let all = [forming, groups, leaving, self.space_at, log, peers, self.early.next_deadline()];
         all.into_iter().flatten().min()
     }
 
@@ -231,7 +235,8 @@ impl Node {
             awaiting_snapshot: self.awaiting_snapshot(),
             peers: self.peers.reach(now),
             log: self.log_status(),
-            waiting_count: self.groups.values().map(Group::waiting_count).sum(),
+            waiting_count: self.groups.values().map(Group::waiting_count).sum::<usize>()
+                + self.early.count(),
         }
     }
 
@@ -305,6 +310,9 @@ impl Node {
             | Request::Read { group, .. }
             | Request::Control { group, .. } => *group,
         };
+        if !self.is_running() && self.leaving.is_none() {
+            return self.wait_for_replica(id, request);
+        }
         let reason = if self.leaving.is_some() {
             Some(RefuseReason::Transferring)
         } else if self.groups.contains_key(&group) {
@@ -351,6 +359,7 @@ impl Node {
             self.log.retry_space();
             self.space_at = Some(now + SPACE_RETRY_INTERVAL);
         }
+        self.end_overdue_early();
         self.say_formation_when_due();
         self.log.on_time(now);
         self.with_groups(|group, ctx| group.on_time(ctx));
@@ -436,6 +445,7 @@ impl Node {
         if self.leaving.is_some() {
             return;
         }
+        self.end_all_early();
         let patience = self.options.timing.election_timeout_max;
         self.leaving = Some(Leaving { deadline: self.now + patience });
         let now = self.now;
@@ -458,6 +468,7 @@ impl Node {
     }
 
     fn halt(&mut self, reason: StopReason) {
+        self.end_all_early();
         self.with_groups(Group::give_up_all);
         if reason == StopReason::Asked {
             // Nothing will be written any more: that the last batch is synced is said now, for the next open.

@@ -1,5 +1,6 @@
 //! Opening a data folder, and the way from there to running replicas.
 
+use super::early::Early;
 use super::{Forming, Found, Node, OPENING_WRITE, SYSTEM_GROUP, Stage};
 use crate::formation::Formation;
 use crate::group::{DiskIds, Group, GroupOptions};
@@ -96,6 +97,7 @@ impl Node {
             leaving: None,
             space_at: None,
             noted: BTreeSet::new(),
+            early: Early::default(),
             options,
         };
         node.report(&recovery);
@@ -279,6 +281,7 @@ impl Node {
         for (name, run) in self.peers.runs() {
             self.remember(&name, run);
         }
+        self.admit_early();
     }
 
     /// Dials the members of the configuration in force, once it has changed.

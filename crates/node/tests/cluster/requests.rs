@@ -123,14 +123,43 @@ fn without_a_quorum_requests_end_at_their_deadline_and_name_who_is_missing() {
 }
 
 #[test]
-fn requests_before_formation_are_refused_and_bodies_above_the_limit_too() {
+fn requests_before_formation_wait_for_it_until_their_deadline() {
+    let mut world = World::new(&NAMES);
+    world.start("n1");
+    world.run(Duration::from_secs(1));
+    let (write, read, begun) = (world.propose("n1", 1), world.read("n1"), world.now);
+    assert_eq!(world.status("n1").waiting_count, 2);
+    let missing = vec!["n2".to_owned(), "n3".to_owned()];
+    world.await_that("end", |world| world.is_over("n1", write) && world.is_over("n1", read));
+    assert!(world.now.since(begun) >= Duration::from_secs(7));
+    let refused = Answer::Refused { reason: RefuseReason::NoLeader, missing };
+    assert_eq!(world.host("n1").answers[&write], refused);
+    assert_eq!(world.host("n1").answers[&read], refused);
+
+    let (write, read) = (world.propose("n1", 2), world.read("n1"));
+    world.run(Duration::from_secs(1));
+    world.start("n2");
+    world.start("n3");
+    world.await_that("end", |world| world.is_over("n1", write) && world.is_over("n1", read));
+    assert_eq!(world.host("n1").replies.get(&write), Some(&2));
+    assert!(matches!(world.host("n1").answers[&read], Answer::ReadReady { .. }));
+}
+
+#[test]
+fn a_node_that_leaves_before_it_has_met_anybody_answers_who_waits() {
     let mut world = World::new(&NAMES);
     world.start("n1");
     world.run(Duration::from_secs(1));
     let early = world.propose("n1", 1);
+    world.tell("n1", NodeInput::Shutdown);
+    world.await_that("stop", |world| world.host("n1").stopped.is_some());
     let missing = vec!["n2".to_owned(), "n3".to_owned()];
-    let refused = Answer::Refused { reason: RefuseReason::NotReady, missing };
+    let refused = Answer::Refused { reason: RefuseReason::NoLeader, missing };
     assert_eq!(world.host("n1").answers[&early], refused);
+}
+
+#[test]
+fn bodies_above_the_limit_are_refused() {
     let mut world = World::formed(&["n1"]);
     let body = bytes::Bytes::from(vec![0; BODY_SIZE_MAX + 1]);
     let request =
