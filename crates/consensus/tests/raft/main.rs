@@ -8,3 +8,4 @@ mod machine;
 mod messages;
 mod random;
 mod replica;
+mod topologies;

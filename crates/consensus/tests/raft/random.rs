@@ -1,17 +1,18 @@
 //! Random runs by seed: a lossy, reordering network, crashes that lose what is not durable, damaged slots, cut
 //! links. Safety is checked all the way; at the end everything heals, and progress is demanded.
 
+mod faults;
+mod quiet;
+
 use crate::machine::Machine;
-use crate::replica::{Replica, encoded, incarnation, member};
+use crate::replica::{Replica, encoded, incarnation};
 use bytes::Bytes;
-use quorate_consensus::plan::{aim, next_node, take_in};
 use quorate_consensus::{
-    Control, DropReason, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol,
-    ReadId, RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason,
+    DropReason, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol, ReadId,
+    RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason,
 };
 use quorate_types::{
-    Configuration, ContentHash, EntryKind, Index, Instant, Intent, Member, NodeId, Origin,
-    Position, TransactionId,
+    Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -93,7 +94,7 @@ pub(crate) struct Marks {
 /// How many nodes one run may see.
 const NODES_MAX: usize = 12;
 
-struct World {
+pub(crate) struct World {
     now: Instant,
     random: Random,
     voters: Vec<NodeId>,
@@ -112,6 +113,8 @@ struct World {
     rotting: bool,
     healing: bool,
     loss: u64,
+    /// Whether clients ask for nothing at present.
+    paused: bool,
     leaders: BTreeMap<u64, NodeId>,
     agreed: BTreeMap<Index, (ContentHash, u64)>,
     sequences: BTreeMap<NodeId, u64>,
@@ -160,6 +163,7 @@ impl World {
             changing,
             limits,
             healing: false,
+            paused: false,
             loss: random.pick(&[0, 20, 200]),
             leaders: BTreeMap::new(),
             agreed: BTreeMap::new(),
@@ -545,7 +549,7 @@ impl World {
     fn client(&mut self) {
         let voters = self.voters.clone();
         let node = self.random.pick(&voters);
-        if self.runs(node) {
+        if self.runs(node) && !self.paused {
             if self.random.chance(600) {
                 let count = self.random.pick(&[1, 1, 2, 8]);
                 self.propose(node, count);
@@ -555,137 +559,6 @@ impl World {
         }
         let wait = self.random.micros(100, 20_000);
         self.after(wait, Happening::Client);
-    }
-
-    fn fault(&mut self) {
-        if self.healing {
-            return;
-        }
-        let voters = self.voters.clone();
-        let node = self.random.pick(&voters);
-        match self.random.below(12) {
-            0..=2 => self.crash(node),
-            3 => {
-                let other = self.random.pick(&voters);
-                self.cut.insert((node, other));
-                if self.random.chance(500) {
-                    self.cut.insert((other, node));
-                }
-            }
-            4 => {
-                for other in &voters {
-                    self.cut.insert((node, *other));
-                    self.cut.insert((*other, node));
-                }
-                if self.random.chance(500) {
-                    self.links_of(node, false);
-                }
-            }
-            5 | 6 => self.cut.clear(),
-            7 if self.runs(node) => {
-                self.marks.transfers += 1;
-                let to = self.random.pick(&voters);
-                self.tell(node, Input::Control(Control::Transfer(to)));
-            }
-            8 if self.runs(node) => self.tell(node, Input::Control(Control::Campaign)),
-            9 => self.links_of(node, true),
-            10 | 11 if self.changing => self.change_members(node),
-            _ => {}
-        }
-        let wait = self.random.micros(1_000, 1_200_000);
-        self.after(wait, Happening::Fault);
-    }
-
-    /// Somebody asks `node` for other members, as `node` knows them.
-    fn change_members(&mut self, node: NodeId) {
-        if !self.runs(node) {
-            return;
-        }
-        let base = self.status(node).configuration;
-        let mut target = aim(&base);
-        let present: Vec<NodeId> = target.members.keys().copied().collect();
-        if present.is_empty() {
-            return;
-        }
-        let kind = self.random.below(5);
-        if kind != 0 && present.len() > 1 {
-            target.members.remove(&self.random.pick(&present));
-        }
-        if kind != 1 && self.replicas.len() < NODES_MAX && present.len() < 6 {
-            // Each newcomer is another, also when somebody else was asked for one meanwhile.
-            let highest = *self.voters.last().expect("is never empty");
-            let newcomer = next_node(&base).max(NodeId(highest.0 + 1));
-            let mut new = member(newcomer);
-            new.voter = self.random.chance(800);
-            target.members.insert(newcomer, new);
-            let known = take_in(&base, &target, |_| true);
-            if let Ok(known) = known {
-                let replica = Replica::joining(newcomer, known, self.limits);
-                self.replicas.insert(newcomer, replica);
-                self.voters.push(newcomer);
-                let wait = self.random.micros(0, 2_000_000);
-                self.after(wait, Happening::Start { node: newcomer });
-            }
-        }
-        if kind == 2 {
-            // A learner may become a voter.
-            target.members.values_mut().for_each(|member| member.voter = true);
-        }
-        self.tell(node, Input::Control(Control::TargetMembership { base, target }));
-    }
-
-    fn crash(&mut self, node: NodeId) {
-        if !self.runs(node) {
-            return;
-        }
-        self.marks.crashes += 1;
-        let kept = usize::try_from(self.random.below(4)).expect("small");
-        self.replica(node).crash(kept);
-        self.reads.retain(|_, reading| reading.node != node);
-        if self.fragile == Some(node) && self.random.chance(500) {
-            self.damage(node);
-        }
-        if self.rotting && self.random.chance(500) {
-            self.rot(node);
-        }
-        if self.random.chance(700) {
-            self.links_of(node, false);
-        }
-        let wait = self.random.micros(1_000, 3_000_000);
-        self.after(wait, Happening::Start { node });
-    }
-
-    /// Rot: slots, or the hard state, of the one fragile node.
-    fn damage(&mut self, node: NodeId) {
-        self.marks.damaged += 1;
-        let log = &mut self.replicas.get_mut(&node).expect("is a voter").disk;
-        if self.random.chance(200) {
-            log.durable.hard = None;
-        }
-        let indexes: Vec<Index> =
-            log.durable.slots.keys().copied().filter(|index| index.0 > 1).collect();
-        for index in indexes {
-            if self.random.chance(100) {
-                log.durable.damage(index, self.random.chance(500));
-            }
-        }
-        log.live = log.durable.clone();
-    }
-
-    /// Rot of what only this node loses: each index is intact on all others that hold it.
-    fn rot(&mut self, node: NodeId) {
-        let count = self.voters.len() as u64;
-        let disk = &mut self.replicas.get_mut(&node).expect("is a voter").disk;
-        let own = |index: &Index| index.0 > 1 && index.0 % count == node.0 % count;
-        let indexes: Vec<Index> = disk.durable.slots.keys().copied().filter(own).collect();
-        let per_mille = self.random.pick(&[50, 500, 1000]);
-        for index in indexes {
-            if self.random.chance(per_mille) {
-                self.marks.rotten += 1;
-                disk.durable.damage(index, true);
-            }
-        }
-        disk.live = disk.durable.clone();
     }
 
     /// Entries of one index and term are the same everywhere, and so is all before them.
@@ -757,26 +630,11 @@ impl World {
         }
     }
 
-    /// A change under way has come to its end; from here on only members count.
-    fn check_members(&mut self) {
-        let leading = |node: &&NodeId| self.status(**node).role == RoleName::Leader;
-        let leader = self.voters.iter().find(leading);
-        let Some(leader) = leader.copied() else { return };
-        let configuration = self.status(leader).configuration;
-        let is_settled = |member: &Member| member.intent == Intent::Stay;
-        assert!(
-            !configuration.is_joint() && configuration.members.values().all(is_settled),
-            "{configuration} is no end of a change: {}",
-            self.describe()
-        );
-        self.voters.retain(|node| configuration.members.contains_key(node));
-    }
-
     fn status(&self, node: NodeId) -> quorate_consensus::Status {
         self.replicas[&node].raft.as_ref().expect("all run").status(self.now)
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let line = |node: &NodeId| {
             if !self.runs(*node) {
                 return format!("\n  {node} is down");
