@@ -122,6 +122,8 @@ pub(crate) struct Group {
     is_write_owed: bool,
     /// The write whose durability ends an install.
     install_write: Option<WriteId>,
+    /// What must be synced before the node leaves, once it wants to.
+    save_up_to: Option<Index>,
     /// Reads of the log that the protocol asked for.
     fetches: BTreeMap<ReadId, FetchId>,
     /// The next read of the log.
@@ -155,6 +157,7 @@ impl Group {
             install_file: InstallFile::new(options.group, has_install_file),
             is_write_owed: false,
             install_write: None,
+            save_up_to: None,
             fetches: BTreeMap::new(),
             next_read: 0,
         }

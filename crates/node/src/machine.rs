@@ -222,7 +222,12 @@ impl Machine {
     pub(crate) fn take_sync(&mut self, now: Instant) -> bool {
         let is_due = self.dirty_size >= SYNC_SIZE
             || self.dirty_since.is_some_and(|since| since + SYNC_INTERVAL <= now);
-        if !is_due || self.syncing || self.installing {
+        is_due && self.take_sync_now()
+    }
+
+    /// Whether a sync can be asked for now; it then counts as asked for.
+    pub(crate) fn take_sync_now(&mut self) -> bool {
+        if self.syncing || self.installing {
             return false;
         }
         self.dirty_size = 0;

@@ -456,15 +456,24 @@ impl Node {
         });
     }
 
-    /// Leaves when leadership is elsewhere, or nobody can take it, and nobody waits; or when patience is at its end.
+    /// Leaves when leadership is elsewhere, or nobody can take it, nobody waits, and the engines are synced, so that a node
+    /// that is started again without its peers shows what it had applied; or when patience is at its end.
     fn maybe_leave(&mut self) {
         let Some(leaving) = self.leaving else { return };
         let now = self.now;
         let is_done = |group: &Group| group.waiting_count() == 0 && successor(group, now).is_none();
-        if leaving.deadline <= now || self.groups.values().all(is_done) {
+        let is_late = leaving.deadline <= now;
+        if is_late || (self.groups.values().all(is_done) && self.are_all_saved()) {
             self.with_groups(Group::give_up_all);
             self.stop.get_or_insert(StopReason::Asked);
         }
+    }
+
+    /// Whether every engine holds durably what was applied when this was asked first; sees to it that they will.
+    fn are_all_saved(&mut self) -> bool {
+        let mut are_saved = true;
+        self.with_groups(|group, ctx| are_saved &= group.save(ctx));
+        are_saved
     }
 
     fn halt(&mut self, reason: StopReason) {

@@ -100,6 +100,19 @@ impl Group {
         self.ask_machine(ctx, MachineRequest::Apply(entries));
     }
 
+    /// Whether the engine holds durably what was applied when this was asked first; asks it to, if not.
+    pub(crate) fn save(&mut self, ctx: &mut Context<'_>) -> bool {
+        let applied = self.machine.applied().position.index;
+        let wanted = *self.save_up_to.get_or_insert(applied);
+        if self.machine.synced() >= wanted || self.is_awaiting_snapshot() {
+            return true;
+        }
+        if self.machine.take_sync_now() {
+            self.ask_machine(ctx, MachineRequest::Sync);
+        }
+        false
+    }
+
     pub(super) fn ask_machine(&self, ctx: &mut Context<'_>, request: MachineRequest) {
         ctx.out.push_back(NodeEffect::Machine { group: self.id, request });
     }

@@ -185,6 +185,22 @@ fn a_leader_that_leaves_hands_over_first() {
 }
 
 #[test]
+fn a_node_that_leaves_keeps_what_it_has_applied() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(3));
+    for name in NAMES {
+        world.add(name, 1);
+        world.tell(name, NodeInput::Shutdown);
+        world.await_that("stop", |world| world.host(name).stopped.is_some());
+        let host = world.host(name);
+        assert_eq!(host.stopped, Some(StopReason::Asked));
+        assert_eq!(host.synced.sum, host.counter.sum, "{name}");
+        world.start(name);
+        world.await_leader();
+    }
+}
+
+#[test]
 fn a_control_request_is_taken_and_done() {
     let mut world = World::formed(&NAMES);
     let leader = world.await_leader();
