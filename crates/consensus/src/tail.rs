@@ -234,9 +234,11 @@ impl Tail {
     /// Entries from `first` on, at most `size_max` encoded bytes but at least one if there is one, with their
     /// encoded size. `first` is in memory or just above the log.
     pub(crate) fn entries(&self, first: Index, size_max: usize) -> (Vec<Entry>, usize) {
-        let mut entries = Vec::new();
+        let slots = self.slots.range(self.offset(first)..);
+        let fitting = slots.clone().next().map_or(0, |slot| size_max / slot.entry.encoded_size());
+        let mut entries = Vec::with_capacity(slots.len().min(fitting + 1));
         let mut size = 0;
-        for slot in self.slots.range(self.offset(first)..) {
+        for slot in slots {
             let more = slot.entry.encoded_size();
             if !entries.is_empty() && size + more > size_max {
                 break;

@@ -113,7 +113,9 @@ impl Writes {
         self.next = id.next();
         self.in_flight.push_back(InFlight { id, first: self.first, last, asked: now });
         self.first = NONE;
-        Some((id, std::mem::take(&mut self.ops)))
+        // The next write is about as large as this one, under load.
+        let next = Vec::with_capacity(self.ops.len());
+        Some((id, std::mem::replace(&mut self.ops, next)))
     }
 
     /// Takes in that `id` and every earlier write are on disk; false when that is known already.

@@ -4,7 +4,9 @@ use crate::format::SegmentNumber;
 use crate::item::{EntryMark, Item, WriteRun};
 use crate::slots::Location;
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_types::{Configuration, Entry, EntryKind, GroupId, Index, Op, Slot, WriteId};
+use quorate_types::{
+    Configuration, ENTRY_HEADER_SIZE, Entry, EntryKind, GroupId, Index, Op, Slot, WriteId,
+};
 
 /// Bodies at or above this size in bytes go to disk as they are; smaller ones are gathered.
 const COPIED_BODY_SIZE_MAX: usize = 4096;
@@ -39,6 +41,18 @@ impl Batch {
     /// About how many bytes it takes on disk.
     pub(crate) fn size(&self) -> usize {
         self.bodies_size + 2 * self.items_size
+    }
+
+    /// Makes room for the entries among `ops`, so that it does not grow with each of them.
+    pub(crate) fn reserve(&mut self, ops: &[Op]) {
+        let size_of = |op: &Op| match op {
+            Op::Write(slot) if slot.entry.body().len() < COPIED_BODY_SIZE_MAX => {
+                slot.entry.encoded_size()
+            }
+            Op::Write(_) => ENTRY_HEADER_SIZE,
+            Op::HardState(_) | Op::Truncate(_) | Op::Purge(_) | Op::Reset(_, _) => 0,
+        };
+        self.gathered.reserve(ops.iter().map(size_of).sum());
     }
 
     /// Whether nothing is in it.

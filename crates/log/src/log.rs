@@ -146,6 +146,7 @@ impl Log {
         let batch = open_batch(&mut self.pending, self.options.batch_size_max);
         batch.writes.push((group, write));
         batch.submission = submission;
+        batch.reserve(&ops);
         for op in ops {
             match &op {
                 Op::Truncate(index) => self.cache.remove(group, *index, Index(u64::MAX)),

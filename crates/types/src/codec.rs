@@ -94,7 +94,7 @@ impl Reader {
         Ok(self.bytes.split_to(size))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         if self.bytes.len() < N {
             return Err(DecodeError::Short { what: self.what, needed: N, left: self.bytes.len() });
         }

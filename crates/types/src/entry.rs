@@ -240,9 +240,11 @@ impl Entry {
     /// # Errors
     /// When bytes are missing, a field is unknown, or the hash does not match.
     pub fn decode(reader: &mut Reader) -> Result<Entry, DecodeError> {
-        let header = reader.bytes(ENTRY_HEADER_SIZE)?;
-        let mut fields = Reader::new("entry header", header.clone());
-        let size = fields.u32()? as usize;
+        let header = reader.array::<ENTRY_HEADER_SIZE>()?;
+        let word = |at: usize| {
+            u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes are eight bytes"))
+        };
+        let size = (word(0) & u64::from(u32::MAX)) as usize;
         if size > BODY_SIZE_MAX {
             return Err(DecodeError::TooLarge {
                 what: "entry body",
@@ -252,17 +254,16 @@ impl Entry {
         }
         let body = reader.bytes(size)?;
         let found = hash_of(&header[..ENTRY_HEADER_SIZE - 8], &body);
-        let kind = fields.u8()?;
-        let version = fields.u8()?;
-        let zero = fields.u16()?;
-        let created = fields.epoch()?;
+        let (kind, version) = (header[4], header[5]);
+        let zero = u16::from_le_bytes([header[6], header[7]]);
+        let created = Epoch { number: word(8), owner: NodeId(word(16)) };
         let origin = Origin {
-            node: NodeId(fields.u64()?),
-            incarnation: Incarnation(fields.u64()?),
-            sequence: fields.u64()?,
+            node: NodeId(word(24)),
+            incarnation: Incarnation(word(32)),
+            sequence: word(40),
         };
-        let transaction = TransactionId(fields.u64()?);
-        let hash = ContentHash(fields.u64()?);
+        let transaction = TransactionId(word(48));
+        let hash = ContentHash(word(56));
         if hash != found {
             return Err(DecodeError::Checksum { what: "entry", expected: hash.0, found: found.0 });
         }

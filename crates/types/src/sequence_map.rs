@@ -42,6 +42,9 @@ impl<V> SequenceMap<V> {
     /// The place of `key`, or where it belongs.
     fn place(&self, key: u64) -> Result<usize, usize> {
         let Some((first, _)) = self.places.front() else { return Err(0) };
+        if self.places.back().is_some_and(|(last, _)| *last < key) {
+            return Err(self.places.len());
+        }
         let Some(distance) = key.checked_sub(*first) else { return Err(0) };
         if let Ok(guess) = usize::try_from(distance)
             && self.places.get(guess).is_some_and(|(found, _)| *found == key)
