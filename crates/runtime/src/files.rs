@@ -24,7 +24,12 @@ const GATHER_CHUNK_SIZE_MAX: usize = 32 * 1024;
 
 /// How much of a new file is zeroed between two syncs: small, so that a log sync that waits for the same
 /// device waits for little.
-const ZERO_SIZE: usize = 2 * 1024 * 1024;
+const ZERO_SIZE: u64 = 2 * 1024 * 1024;
+
+/// How much of it one system call zeroes. File systems keep what one call wrote as one piece in memory, and go through
+/// all blocks of a piece for each small write into it: pieces of 2 MiB cost a log of small batches a fifth of its
+/// processor time.
+const ZERO_PIECE_SIZE: usize = 16 * 1024;
 
 /// The files of a data folder.
 #[derive(Debug)]
@@ -106,13 +111,15 @@ impl Files {
         let path = self.path(file);
         make_parent(&self.root, &path)?;
         let handle = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-        let zeros = vec![0; ZERO_SIZE];
+        let zeros = [0; ZERO_PIECE_SIZE];
         let mut offset = 0;
         while offset < size {
-            let step = usize::try_from(size - offset).map_or(ZERO_SIZE, |left| left.min(ZERO_SIZE));
-            handle.write_all_at(&zeros[..step], offset)?;
-            handle.sync_data()?;
-            offset += step as u64;
+            let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+            handle.write_all_at(&zeros[..left.min(ZERO_PIECE_SIZE)], offset)?;
+            offset += left.min(ZERO_PIECE_SIZE) as u64;
+            if offset.is_multiple_of(ZERO_SIZE) {
+                handle.sync_data()?;
+            }
         }
         handle.sync_all()?;
         sync_parent(&path)?;
