@@ -428,7 +428,8 @@ impl Raft {
                 ProgressState::Replicate => None,
             };
             let next = peer.progress.next;
-            if next <= self.tail.purged().index {
+            // A damaged slot of a leader is safe in its engine, so a snapshot holds what the slot cannot give.
+            if next <= self.tail.purged().index || self.damage.has_fault(next) {
                 peer.progress.begin_snapshot();
                 peer.snapshot_from = self.applied;
                 self.outbox.push_back(Effect::Event(Event::SnapshotNeeded { peer: to }));
