@@ -239,7 +239,8 @@ impl Raft {
 
     /// Whether the disk has not completed a write for so long that somebody else should lead.
     pub(super) fn is_stalled(&self) -> bool {
-        let limit = self.options.timing.election_timeout_max * 2;
+        // Half an election timeout is left for the next leader to be elected within two.
+        let limit = self.options.timing.election_timeout_max * 3 / 2;
         self.writes.oldest().is_some_and(|asked| self.now.since(asked) > limit)
     }
 

@@ -23,7 +23,7 @@
 //!   (`repair`).
 //! - A closed link to the leader begins a pre-vote within milliseconds; it raises no term by itself, so a link that
 //!   flaps deposes nobody.
-//! - A leader whose disk completes nothing for two election timeouts hands over.
+//! - A leader whose disk completes nothing for one and a half election timeouts hands over.
 //!
 //! # What is left out
 //! A voter cannot become a learner. Leases (6.4.1): reads never rest on a clock. Client sessions (6.3) are the state
