@@ -7,7 +7,10 @@
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
 #![expect(clippy::disallowed_types, reason = "it measures with the operating system's clock")]
 
+mod measure;
+
 use bytes::Bytes;
+use measure::resident;
 use quorate_runtime::{DiskEngine, EngineOptions};
 use quorate_store::etcd::{Command, PutRequest, RangeRequest};
 use quorate_store::{Store, StoreReader};
@@ -227,10 +230,4 @@ impl Used {
             }
         }
     }
-}
-
-fn resident() -> String {
-    let text = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
-    let line = text.lines().find(|line| line.starts_with("VmRSS"));
-    line.unwrap_or("?").to_owned()
 }

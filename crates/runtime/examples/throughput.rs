@@ -6,8 +6,10 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use common::{Cluster, Running, put_body};
+use measure::resident;
 use quorate_runtime::RuntimeMetrics;
 use quorate_types::{EntryKind, GroupId, HISTOGRAM_BOUNDS, Histogram};
 use std::time::{Duration, Instant};
@@ -152,10 +154,4 @@ fn processor_time() -> Duration {
     let ticks: u64 =
         [11, 12].map(|at: usize| fields[at].parse::<u64>().expect("ticks")).iter().sum();
     Duration::from_millis(ticks * 10)
-}
-
-fn resident() -> String {
-    let text = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
-    let line = text.lines().find(|line| line.starts_with("VmRSS"));
-    line.unwrap_or("?").to_owned()
 }

@@ -33,7 +33,7 @@ mod view;
 use crate::files::{replace_file, sync_parent};
 use generation::Generation;
 use quorate_store::engine::{Batch, Engine, EngineError, EngineReader};
-use quorate_types::{ApplyFault, Syncer};
+use quorate_types::Syncer;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -103,8 +103,6 @@ pub struct DiskEngine {
     /// The number of the live generation.
     number: u64,
     staged: Option<Staged>,
-    #[cfg(feature = "fault-injection")]
-    fault: Option<Arc<crate::fault::Shadow>>,
 }
 
 impl DiskEngine {
@@ -133,8 +131,6 @@ impl DiskEngine {
             live: Live(Arc::new(RwLock::new(Arc::new(generation)))),
             number,
             staged: None,
-            #[cfg(feature = "fault-injection")]
-            fault: None,
         };
         if number > 0 {
             let path = generation_path(root, number);
@@ -147,14 +143,6 @@ impl DiskEngine {
         let generation = Generation::create(generation_path(root, 1), options)?;
         publish(root, &generation, 1)?;
         Ok(engine(1, generation))
-    }
-
-    /// Tells `shadow` of every sync once it is done.
-    #[cfg(feature = "fault-injection")]
-    #[must_use]
-    pub fn with_fault(mut self, shadow: Option<Arc<crate::fault::Shadow>>) -> DiskEngine {
-        self.fault = shadow;
-        self
     }
 
     fn staged(&mut self) -> Result<&mut Staged, EngineError> {
@@ -175,20 +163,7 @@ impl Engine for DiskEngine {
 
     fn syncer(&self) -> Syncer {
         let live = self.live.clone();
-        #[cfg(feature = "fault-injection")]
-        let (fault, root) = (self.fault.clone(), self.root.clone());
-        Arc::new(move || {
-            #[cfg(feature = "fault-injection")]
-            if fault.as_ref().is_some_and(|fault| fault.skips_sync()) {
-                return Ok(());
-            }
-            live.now().sync()?;
-            #[cfg(feature = "fault-injection")]
-            if let Some(fault) = &fault {
-                fault.engine_synced(&root).map_err(|error| ApplyFault::from(io_error(error)))?;
-            }
-            Ok::<(), ApplyFault>(())
-        })
+        Arc::new(move || Ok(live.now().sync()?))
     }
 
     fn begin_generation(&mut self) -> Result<(), EngineError> {
@@ -223,10 +198,6 @@ impl Engine for DiskEngine {
         let Staged { generation, number, .. } =
             self.staged.take().expect("it was there one line above");
         publish(&self.root, &generation, number)?;
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.engine_synced(&self.root).map_err(io_error)?;
-        }
         let old = self.live.set(Arc::new(generation));
         old.folder.retire();
         self.number = number;

@@ -38,26 +38,11 @@ pub(crate) struct Files {
     /// Handles by name. A request that gives a name another file forgets the name before it is done.
     open: Mutex<BTreeMap<FileName, Arc<File>>>,
     counters: Arc<Counters>,
-    #[cfg(feature = "fault-injection")]
-    fault: Option<Arc<crate::fault::Shadow>>,
 }
 
 impl Files {
     pub(crate) fn new(root: &Path, counters: Arc<Counters>) -> Files {
-        Files {
-            root: root.to_owned(),
-            open: Mutex::default(),
-            counters,
-            #[cfg(feature = "fault-injection")]
-            fault: None,
-        }
-    }
-
-    /// Tells `shadow` of every change once it is durable.
-    #[cfg(feature = "fault-injection")]
-    pub(crate) fn with_fault(mut self, shadow: Option<Arc<crate::fault::Shadow>>) -> Files {
-        self.fault = shadow;
-        self
+        Files { root: root.to_owned(), open: Mutex::default(), counters }
     }
 
     /// Does what is asked; `gather` is scratch space that the calling thread keeps.
@@ -123,10 +108,6 @@ impl Files {
         }
         handle.sync_all()?;
         sync_parent(&path)?;
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.allocated(file, size)?;
-        }
         Ok(())
     }
 
@@ -161,21 +142,10 @@ impl Files {
         }
         flush(gather, &mut at)?;
         self.counters.log_written_size.add(usize::try_from(at - offset).unwrap_or(usize::MAX));
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.wrote(file, offset, data);
-            if fault.skips_sync() {
-                return Ok(());
-            }
-        }
         if sync {
             let begin = Instant::now();
             handle.sync_data()?;
             self.counters.log_sync.observe(begin.elapsed());
-            #[cfg(feature = "fault-injection")]
-            if let Some(fault) = &self.fault {
-                fault.synced(file)?;
-            }
         }
         Ok(())
     }
@@ -190,10 +160,6 @@ impl Files {
         if from_path.parent() != to_path.parent() {
             sync_parent(&from_path)?;
         }
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.renamed(from, to)?;
-        }
         Ok(())
     }
 
@@ -205,10 +171,6 @@ impl Files {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.deleted(file)?;
-        }
         Ok(())
     }
 
@@ -217,10 +179,6 @@ impl Files {
         let path = self.path(file);
         make_parent(&self.root, &path)?;
         replace_file(&path, data)?;
-        #[cfg(feature = "fault-injection")]
-        if let Some(fault) = &self.fault {
-            fault.replaced(file, data)?;
-        }
         Ok(())
     }
 }

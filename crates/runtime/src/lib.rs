@@ -27,8 +27,6 @@ mod disk;
 mod driver;
 mod engine;
 mod engine_folder;
-#[cfg(feature = "fault-injection")]
-pub mod fault;
 mod files;
 mod folder;
 mod handle;

@@ -56,9 +56,6 @@ pub struct RuntimeOptions {
     pub folder: DataFolder,
     /// Where it listens for its peers.
     pub listener: PeerListener,
-    /// Keeps synced content apart, so that a power cut can be simulated.
-    #[cfg(feature = "fault-injection")]
-    pub fault: Option<Arc<crate::fault::Shadow>>,
 }
 
 impl RuntimeOptions {
@@ -82,8 +79,6 @@ impl RuntimeOptions {
             request_timeout: Duration::from_secs(5) + 2 * timing.election_timeout_max,
             folder,
             listener,
-            #[cfg(feature = "fault-injection")]
-            fault: None,
         }
     }
 }
@@ -141,8 +136,6 @@ pub fn start<M: StateMachine + 'static>(
     let published = Arc::new(Published::new(node.status(clock.now())));
 
     let files = Files::new(options.folder.path(), Arc::clone(&counters));
-    #[cfg(feature = "fault-injection")]
-    let files = files.with_fault(options.fault);
     let sink = Arc::clone(&queue);
     let sink: DoneSink = Arc::new(move |done| {
         sink.push(Inbound::Node(NodeInput::Disk(done)));

@@ -31,47 +31,25 @@ pub(crate) struct Cluster {
     _temporary: Option<tempfile::TempDir>,
     addresses: Vec<SocketAddr>,
     pub(crate) nodes: Vec<Option<Running>>,
-    faults: Faults,
-}
-
-/// What the disks of a cluster may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Faults {
-    /// Nothing.
-    None,
-    /// Lose their power.
-    PowerCut,
-    /// Lose their power, after no sync did anything.
-    PowerCutWithoutSync,
 }
 
 impl Cluster {
     /// Starts three nodes with empty folders.
     pub(crate) fn start() -> Cluster {
-        Cluster::start_with(Faults::None)
-    }
-
-    /// Starts three nodes with empty folders and such disks.
-    pub(crate) fn start_with(faults: Faults) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut cluster = Cluster::start_all(folder.path(), faults);
+        let mut cluster = Cluster::start_in(folder.path());
         cluster._temporary = Some(folder);
         cluster
     }
 
     /// Starts three nodes with folders below the one given.
     pub(crate) fn start_in(folder: &Path) -> Cluster {
-        Cluster::start_all(folder, Faults::None)
-    }
-
-    fn start_all(folder: &Path, faults: Faults) -> Cluster {
         let listeners: Vec<TcpListener> =
             (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let addresses =
             listeners.iter().map(|listener| listener.local_addr().expect("bound")).collect();
         let folder = folder.to_owned();
-        let mut cluster =
-            Cluster { folder, _temporary: None, addresses, nodes: Vec::new(), faults };
+        let mut cluster = Cluster { folder, _temporary: None, addresses, nodes: Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             let running = cluster.run(number, PeerListener::Bound(listener));
             cluster.nodes.push(Some(running.expect("the node starts")));
@@ -87,36 +65,13 @@ impl Cluster {
         let folder = DataFolder::lock(&self.path(number), &name(number)).expect("a free folder");
         let engine = DiskEngine::open(&folder.path().join("engine"), EngineOptions::default());
         let engine = engine.map_err(|error| error.to_string())?;
-        #[cfg(feature = "fault-injection")]
-        let shadow = self.shadow(number);
-        #[cfg(feature = "fault-injection")]
-        let engine = engine.with_fault(shadow.clone());
         let store = Store::open(engine, GroupId(0)).map_err(|error| error.to_string())?;
         let reader = store.reader();
         let members = self.addresses.iter().enumerate();
         let members = members.map(|(number, address)| (name(number), address.to_string()));
         let options = RuntimeOptions::new(name(number), members.collect(), folder, listener);
-        #[cfg(feature = "fault-injection")]
-        let options = RuntimeOptions { fault: shadow, ..options };
         let handle = start(options, store).map_err(|error| error.to_string())?;
         Ok(Running { handle, reader })
-    }
-
-    #[cfg(feature = "fault-injection")]
-    fn shadow_path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("{}-shadow", name(number)))
-    }
-
-    #[cfg(feature = "fault-injection")]
-    fn shadow(&self, number: usize) -> Option<std::sync::Arc<quorate_runtime::fault::Shadow>> {
-        let skip_sync = match self.faults {
-            Faults::None => return None,
-            Faults::PowerCut => false,
-            Faults::PowerCutWithoutSync => true,
-        };
-        let path = self.shadow_path(number);
-        let shadow = quorate_runtime::fault::Shadow::open(&path, skip_sync).expect("a shadow");
-        Some(std::sync::Arc::new(shadow))
     }
 
     /// Stops all nodes as if their processes had been killed.
@@ -128,15 +83,6 @@ impl Cluster {
         }
         for handle in handles {
             handle.abort().await;
-        }
-    }
-
-    /// Leaves the nodes, none of which runs or is read from, what they had synced.
-    #[cfg(feature = "fault-injection")]
-    pub(crate) fn cut_power(&self) {
-        for number in 0..self.nodes.len() {
-            quorate_runtime::fault::cut(&self.path(number), &self.shadow_path(number))
-                .expect("the power is cut");
         }
     }
 
