@@ -30,6 +30,12 @@ pub const ETCD_VERSION: &str = "3.6.0";
 /// How long to wait before trying again to say how clients reach this member.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
+/// How long a client that did not say how long is kept waiting for a compaction to be swept: some ten million versions.
+const SWEEP_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long a waiting client's compaction is left alone between two looks at how far it has come.
+const SWEEP_LOOK: Duration = Duration::from_millis(10);
+
 /// One node's etcd door. Cheap to clone; every connection has one.
 pub struct Door<R, E: Engine> {
     shared: Arc<Shared<R, E>>,
@@ -161,6 +167,21 @@ impl<R: Replica, E: Engine> Door<R, E> {
         }
         let door = self.clone();
         self.aside(move || door.reader().range(&range)).await
+    }
+
+    /// Waits until everything is removed from the local store that a compaction at `revision` made unreachable.
+    pub(crate) async fn swept(
+        &self,
+        revision: i64,
+        timeout: Option<Duration>,
+    ) -> Result<(), Status> {
+        let swept = async {
+            while !self.reader().is_swept(revision) {
+                tokio::time::sleep(SWEEP_LOOK).await;
+            }
+        };
+        let result = tokio::time::timeout(timeout.unwrap_or(SWEEP_WAIT_MAX), swept).await;
+        result.map_err(|_| EtcdError::Timeout.status())
     }
 
     /// Carries out a transaction that writes nothing, on the local store as it is now.

@@ -74,10 +74,17 @@ impl<R: Replica, E: Engine> Kv for Door<R, E> {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         let timeout = self.admit(request.metadata())?;
-        let command = Command::Compact(translate::compaction(request.into_inner()));
+        let message = request.into_inner();
+        let (physical, revision) = (message.physical, message.revision);
+        let command = Command::Compact(translate::compaction(message));
+        let begin = tokio::time::Instant::now();
         let Reply::Compact(reply) = self.agree(&command, timeout).await? else {
             return Err(mismatch());
         };
+        if physical {
+            self.swept(revision, timeout.map(|timeout| timeout.saturating_sub(begin.elapsed())))
+                .await?;
+        }
         Ok(Response::new(translate::compaction_response(reply, self.header())))
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn txn(message: pb::TxnRequest) -> Result<etcd::TxnRequest, EtcdError
     Ok(etcd::TxnRequest { compare, success, failure })
 }
 
-/// A compaction. `physical` has no place in it, because how the store sweeps is its own matter.
+/// A compaction. `physical` has no place in it: whoever asks waits at the door.
 pub(crate) fn compaction(message: pb::CompactionRequest) -> etcd::CompactRequest {
     etcd::CompactRequest { revision: message.revision }
 }
