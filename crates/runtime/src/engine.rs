@@ -1,6 +1,7 @@
 //! The on-disk engine under the store: sorted runs, merged in the background, behind a layer in memory.
 //!
 //! ```text
+//!   engine/lock                locked by the engine that is open
 //!   engine/LIVE                names the live generation; replaced atomically
 //!   engine/gen-7/current       its manifest: which runs there are; replaced atomically
 //!   engine/gen-7/tables/12     a file of runs, which never changes
@@ -31,9 +32,10 @@ mod run;
 mod view;
 
 use crate::files::{replace_file, sync_parent};
-use generation::Generation;
+use generation::{Generation, lock_folder};
 use quorate_store::engine::{Batch, Engine, EngineError, EngineReader};
 use quorate_types::Syncer;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -103,6 +105,8 @@ pub struct DiskEngine {
     /// The number of the live generation.
     number: u64,
     staged: Option<Staged>,
+    /// Keeps other engines out of the folder.
+    _lock: File,
 }
 
 impl DiskEngine {
@@ -113,6 +117,8 @@ impl DiskEngine {
     /// `Damaged` when what is there cannot be trusted, `Failed` when the device fails.
     pub fn open(root: &Path, options: EngineOptions) -> Result<DiskEngine, EngineError> {
         std::fs::create_dir_all(root).map_err(io_error)?;
+        // Before anything is removed: it may be another engine's.
+        let lock = lock_folder(root)?;
         let number = match std::fs::read(root.join(LIVE_FILE)) {
             Ok(text) => parse_live(&String::from_utf8_lossy(&text)).ok_or_else(|| {
                 let path = root.join(LIVE_FILE);
@@ -126,6 +132,7 @@ impl DiskEngine {
         };
         remove_others(root, number)?;
         let engine = |number, generation| DiskEngine {
+            _lock: lock,
             root: root.to_owned(),
             options,
             live: Live(Arc::new(RwLock::new(Arc::new(generation)))),
@@ -138,7 +145,9 @@ impl DiskEngine {
                 let reason = format!("{} is named as live and missing", path.display());
                 return Err(EngineError::Damaged(reason));
             }
-            return Ok(engine(number, Generation::open(path, options)?));
+            let generation = Generation::open(path, options)?;
+            sync_parent(&root.join(LIVE_FILE)).map_err(io_error)?;
+            return Ok(engine(number, generation));
         }
         let generation = Generation::create(generation_path(root, 1), options)?;
         publish(root, &generation, 1)?;
@@ -197,7 +206,11 @@ impl Engine for DiskEngine {
         }
         let Staged { generation, number, .. } =
             self.staged.take().expect("it was there one line above");
-        publish(&self.root, &generation, number)?;
+        if let Err(error) = publish(&self.root, &generation, number) {
+            // Nobody knows which generation the next open finds: neither may be written.
+            self.live.now().core.fail(&error);
+            return Err(error);
+        }
         let old = self.live.set(Arc::new(generation));
         old.folder.retire();
         self.number = number;

@@ -139,6 +139,10 @@ impl Generation {
     pub(super) fn open(path: PathBuf, options: EngineOptions) -> Result<Generation, EngineError> {
         let lock = lock_folder(&path)?;
         let (runs, next) = Runs::open(&path)?;
+        // A process that ended between a rename and the sync of its folder leaves a manifest that is read here and that
+        // a power cut would take back, while the log goes by what is read here.
+        sync_folder(&path.join(RUNS_FOLDER))?;
+        sync_folder(&path)?;
         let base = Arc::new(Base { number: 0, runs });
         let block_count =
             usize::try_from(options.cache_size).unwrap_or(usize::MAX) / BLOCK_SIZE_TYPICAL;
@@ -178,7 +182,8 @@ impl Generation {
     }
 }
 
-fn lock_folder(folder: &Path) -> Result<File, EngineError> {
+/// Locks a folder for as long as the file is open.
+pub(super) fn lock_folder(folder: &Path) -> Result<File, EngineError> {
     let path = folder.join(LOCK_FILE);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(io_error)?;
@@ -189,6 +194,10 @@ fn lock_folder(folder: &Path) -> Result<File, EngineError> {
         }
         Err(TryLockError::Error(error)) => Err(io_error(error)),
     }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), EngineError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)
 }
 
 impl Core {
@@ -205,7 +214,8 @@ impl Core {
         lock(&self.failure).clone().map_or(Ok(()), Err)
     }
 
-    fn fail(&self, error: &EngineError) {
+    /// From here on nothing is written any more.
+    pub(super) fn fail(&self, error: &EngineError) {
         lock(&self.failure).get_or_insert(error.clone());
     }
 
@@ -218,6 +228,7 @@ impl Core {
 
     /// Takes a batch into memory. Called by one thread at a time.
     pub(super) fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        self.check()?;
         let before = self.sequence.load(Ordering::Relaxed);
         let floor = lock(&self.views).keys().next().copied().unwrap_or(before);
         // Held until the batch is whole, so that no layer is frozen with a part of it.
@@ -232,7 +243,6 @@ impl Core {
         if size < self.options.layer_size {
             return Ok(());
         }
-        self.check()?;
         lock(&self.orders).full = true;
         self.ordered.notify_all();
         if size < 2 * self.options.layer_size {
@@ -274,7 +284,7 @@ impl Core {
             }
         };
         while self.wait_for(due) {
-            // A failure is kept, and told to the next who writes a full layer or syncs.
+            // A failure is kept, and told to the next who writes or syncs.
             if self.flush().is_err() {
                 return;
             }
@@ -307,16 +317,22 @@ impl Core {
         self.check()?;
         // Before a new layer can begin.
         lock(&self.orders).begun = None;
-        let mut frozen = None;
-        let mut base = None;
+        let (mut frozen, mut base, mut is_cut_short) = (None, None, false);
         self.change_layers(|layers| {
             base = Some(Arc::clone(&layers.base));
-            if layers.active.size() > 0 {
+            is_cut_short = layers.frozen.is_some();
+            if layers.active.size() > 0 && !is_cut_short {
                 let full = std::mem::take(&mut layers.active);
                 layers.frozen = Some(Arc::clone(&full));
                 frozen = Some(full);
             }
         });
+        if is_cut_short {
+            // Its thread panicked: what it had in hand is in no run, and nothing may be written behind it.
+            let error = EngineError::Failed("a flush was cut short".into());
+            self.fail(&error);
+            return Err(error);
+        }
         let (Some(frozen), Some(base)) = (frozen, base) else { return Ok(()) };
         let number = base.number + 1;
         self.rows.begin_flush();
@@ -377,9 +393,7 @@ impl Core {
     ) -> Result<(), EngineError> {
         let publishing = lock(&self.publishing);
         // The names of new files.
-        File::open(self.folder.join(RUNS_FOLDER))
-            .and_then(|runs| runs.sync_all())
-            .map_err(io_error)?;
+        sync_folder(&self.folder.join(RUNS_FOLDER))?;
         let before = self.base();
         let mut runs = before.runs.clone();
         change(&mut runs);

@@ -30,6 +30,9 @@ pub(super) const RUNS_FOLDER: &str = "tables";
 /// The version of the layout that this code writes.
 const MANIFEST_VERSION: u32 = 1;
 
+/// What is wrong with a manifest that is whole, and of another program.
+const UNKNOWN: &str = "the manifest is of a version that is not known";
+
 const MAGIC: u32 = u32::from_le_bytes(*b"QMAN");
 
 /// The runs of every table, newest first: what an earlier run of a list says of a key hides what a later one says.
@@ -76,7 +79,10 @@ impl Runs {
             let is_missing = error.kind() == ErrorKind::NotFound;
             if is_missing { damaged("the manifest is missing") } else { io_error(error) }
         })?;
-        let (next, names) = parse(&bytes).map_err(damaged)?;
+        let (next, names) = parse(&bytes).map_err(|what| match damaged(what) {
+            EngineError::Damaged(reason) if what == UNKNOWN => EngineError::Failed(reason),
+            error @ (EngineError::Damaged(_) | EngineError::Failed(_)) => error,
+        })?;
         let runs_folder = folder.join(RUNS_FOLDER);
         let mut files = BTreeMap::new();
         let mut runs = Runs::default();
@@ -105,7 +111,7 @@ fn parse(bytes: &[u8]) -> Result<(u64, Names), &'static str> {
     }
     let header = rest.try_get_u32_le().and_then(|magic| Ok((magic, rest.try_get_u32_le()?)));
     if header.ok() != Some((MAGIC, MANIFEST_VERSION)) {
-        return Err("the manifest is of a version that is not known");
+        return Err(UNKNOWN);
     }
     let cut = |_| "the manifest is malformed";
     let next = rest.try_get_u64_le().map_err(cut)?;
@@ -150,6 +156,12 @@ mod tests {
             let opened = Runs::open(folder.path());
             assert!(matches!(opened.err(), Some(EngineError::Damaged(_))), "bit {bit}");
         }
+        let mut newer = whole[..whole.len() - 8].to_vec();
+        newer[4] += 1;
+        newer.put_u64_le(xxh3_64(&newer));
+        std::fs::write(&path, newer).expect("written");
+        let opened = Runs::open(folder.path());
+        assert!(matches!(opened.err(), Some(EngineError::Failed(_))), "whole, and not ours");
         std::fs::remove_file(&path).expect("removed");
         assert!(matches!(Runs::open(folder.path()).err(), Some(EngineError::Damaged(_))));
     }

@@ -7,7 +7,7 @@
 
 use super::block;
 use super::manifest::Runs;
-use super::run::{BlockPiece, FileWriter, Run, RunWriter};
+use super::run::{BlockPiece, FileWriter, Run, RunWriter, block_size};
 use bytes::Bytes;
 use quorate_store::engine::{EngineError, Table};
 use std::collections::VecDeque;
@@ -104,6 +104,10 @@ impl Merge {
         first: usize,
     ) -> Result<bool, EngineError> {
         let source = &sources[first];
+        if source.block.len() < block_size(self.table) / 2 {
+            // Every block has a place in memory: those of small flushes are joined.
+            return Ok(false);
+        }
         if source.at != 0 || (self.drops_removed && source.run.removed > 0) {
             return Ok(false);
         }
@@ -267,5 +271,55 @@ impl Source {
             self.pieces.pop_front().expect("at least one block was read");
         (self.first, self.block, self.checksum) = (first, block, checksum);
         self.stand_at(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in a file of its own.
+    fn run(folder: &std::path::Path, number: u64, table: Table, keys: &[u32]) -> Arc<Run> {
+        let mut file = FileWriter::create(folder, number).expect("made");
+        let mut writer = RunWriter::new(&mut file, table, keys.len() as u64);
+        for key in keys {
+            writer.add(&key.to_be_bytes(), Some(&[7; 100])).expect("added");
+        }
+        let end = writer.finish().expect("written").expect("it has entries");
+        Arc::new(Run::open(file.finish().expect("synced"), table, end).expect("whole"))
+    }
+
+    fn merged(folder: &std::path::Path, runs: Vec<Arc<Run>>) -> Run {
+        let merge = Merge { table: Table::History, runs, drops_removed: true };
+        let mut file = FileWriter::create(folder, 1_000_000).expect("made");
+        let end = merge.write(&mut file, || true).expect("merged").expect("it has entries");
+        Run::open(file.finish().expect("synced"), merge.table, end).expect("whole")
+    }
+
+    #[test]
+    fn small_blocks_are_joined_and_large_ones_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let one = |number: u32| run(folder.path(), number.into(), Table::History, &[number]);
+        let joined = merged(folder.path(), (0..100).rev().map(one).collect());
+        assert_eq!((joined.count, joined.block_count()), (100, 1));
+
+        let many = |number: u32| {
+            let keys: Vec<u32> = (number * 1_000..(number + 1) * 1_000).collect();
+            run(folder.path(), number.into(), Table::History, &keys)
+        };
+        let runs: Vec<_> = (0..3).rev().map(many).collect();
+        let blocks: usize = runs.iter().map(|run| run.block_count()).sum();
+        let kept = merged(folder.path(), runs);
+        assert_eq!((kept.count, kept.block_count()), (3_000, blocks));
+    }
+
+    #[test]
+    fn keys_that_do_not_rise_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut file = FileWriter::create(folder.path(), 1).expect("made");
+        let mut writer = RunWriter::new(&mut file, Table::Current, 3);
+        writer.add(b"b", None).expect("added");
+        assert!(writer.add(b"b", None).is_err());
+        assert!(writer.add(b"a", None).is_err());
     }
 }

@@ -29,6 +29,7 @@ use quick_cache::sync::Cache;
 use quorate_store::engine::{EngineError, Table};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ const WRITE_SIZE: usize = 256 * 1024;
 
 /// How large a block becomes before the next begins, in bytes: history is mostly read in order, the others mostly
 /// key by key.
-fn block_size(table: Table) -> usize {
+pub(super) fn block_size(table: Table) -> usize {
     match table {
         Table::History => 16 * 1024,
         Table::Current | Table::State => 4 * 1024,
@@ -194,8 +195,17 @@ impl<'a> RunWriter<'a> {
         }
     }
 
+    /// What is out of order hides keys without a word.
+    fn check_order(&self, key: &[u8]) -> Result<(), EngineError> {
+        if self.count > 0 && key <= &self.last[..] {
+            return Err(self.file.file.damaged(self.file.position(), "keys that do not rise"));
+        }
+        Ok(())
+    }
+
     /// Appends an entry; keys rise.
     pub(super) fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), EngineError> {
+        self.check_order(key)?;
         if self.block.is_empty() {
             self.first.clear();
             self.first.extend_from_slice(key);
@@ -240,6 +250,7 @@ impl<'a> RunWriter<'a> {
     /// Appends a block of another run as it is: its keys lie behind all that was added. Only for tables without a filter.
     pub(super) fn add_block(&mut self, piece: &BlockPiece, last: &[u8]) -> Result<(), EngineError> {
         assert!(self.filter.is_none(), "the keys of a whole block are in no filter");
+        self.check_order(&piece.first)?;
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -361,7 +372,9 @@ impl Run {
             return Err(damaged("the footer of a run does not match its checksum"));
         }
         if version != RUN_VERSION || zero != 0 {
-            return Err(damaged("the run is of a version that is not known"));
+            // Whole, and of another program: nothing to throw away.
+            let reason = format!("{}: a run of version {version}", file.path.display());
+            return Err(EngineError::Failed(reason));
         }
         if number != file.number || of != table as u8 {
             return Err(damaged("the run belongs elsewhere"));
@@ -380,7 +393,7 @@ impl Run {
         }
         let mut index = Bytes::from(index);
         let filter = index.split_off(index_size);
-        let (places, last) = parse_index(&index, block_count)
+        let (places, last) = parse_index(&index, block_count, begin..offset)
             .ok_or_else(|| damaged("the index of a run is malformed"))?;
         let filter = Filter::new(filter).ok_or_else(|| damaged("a filter of parts of blocks"))?;
         let size = end - begin;
@@ -503,18 +516,26 @@ impl Run {
     }
 }
 
-/// Where the entries of an index begin, and the last key.
-fn parse_index(index: &Bytes, block_count: u32) -> Option<(Vec<u32>, Bytes)> {
+/// Where the entries of an index begin, and the last key; `None` unless blocks fill their part of the file one behind the
+/// other and keys rise.
+fn parse_index(index: &Bytes, block_count: u32, part: Range<u64>) -> Option<(Vec<u32>, Bytes)> {
     let key_at = |at: usize| {
         let size = usize::from(u16::from_le_bytes(*index.get(at..)?.first_chunk()?));
         index.get(at + 2..at + 2 + size)
     };
     let mut places = Vec::new();
-    let mut at = 0;
+    let (mut at, mut offset, mut before) = (0, part.start, None);
     for _ in 0..block_count {
         places.push(u32::try_from(at).ok()?);
-        at += INDEX_ENTRY_SIZE + key_at(at + INDEX_ENTRY_SIZE - 2)?.len();
+        let first = key_at(at + INDEX_ENTRY_SIZE - 2)?;
+        let mut place = index.get(at..)?;
+        let is_next = place.get_u64_le() == offset && before.is_none_or(|before| before < first);
+        offset = offset.checked_add(u64::from(place.get_u32_le())).filter(|_| is_next)?;
+        before = Some(first);
+        at += INDEX_ENTRY_SIZE + first.len();
     }
     let last = key_at(at)?;
-    (at + 2 + last.len() == index.len()).then(|| (places, index.slice_ref(last)))
+    let is_whole = at + 2 + last.len() == index.len();
+    let fits = is_whole && offset == part.end && before.is_some_and(|first| first <= last);
+    fits.then(|| (places, index.slice_ref(last)))
 }
