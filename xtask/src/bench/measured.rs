@@ -40,6 +40,8 @@ pub(crate) struct Measured {
     pub(crate) memory: Vec<f64>,
     /// Gaps after kills of a leader, in milliseconds.
     pub(crate) gaps: Vec<Vec<f64>>,
+    /// What consensus and log gave by themselves.
+    pub(crate) engine: Option<Value>,
     /// The long run.
     pub(crate) soak: Option<Soak>,
 }
@@ -57,6 +59,7 @@ impl Measured {
             probe: None,
             samples: BTreeMap::new(),
             memory: Vec::new(),
+            engine: None,
             soak: None,
         }
     }

@@ -11,7 +11,7 @@ mod systems;
 
 use crate::command::{Result, cargo, root};
 use measured::Measured;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use systems::System;
 
 /// What to measure, and how long.
@@ -95,28 +95,28 @@ const SOAK_MINUTES: u64 = 10;
 
 /// Runs what was asked for.
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
-    if arguments.part.as_deref() == Some("engine") {
-        return engine();
-    }
-    cargo(&["build", "--release", "-p", "quorate"])?;
+    let counting = counting_binary()?;
     match arguments.part.as_deref() {
+        Some("engine") => run::engine(&counting, &std::env::temp_dir()),
         Some("soak") => {
             let minutes = arguments.soak_minutes;
             let minutes = if minutes == 0 { SOAK_MINUTES } else { minutes };
             Session::begin(arguments, true)?.soak(minutes)
         }
         Some(other) => Err(format!("unknown part {other:?}: `engine` and `soak` are known")),
-        None => beside_etcd(arguments),
+        None => beside_etcd(arguments, &counting),
     }
 }
 
-/// The engine alone, in a build that counts allocations; the binary is then built without that again.
-fn engine() -> Result<()> {
-    let counting = ["run", "--release", "--quiet", "-p", "quorate"];
-    let what = ["--features", "count-allocations", "--", "bench", "engine"];
-    let measured = cargo(&[&counting[..], &what].concat());
-    cargo(&["build", "--release", "--quiet", "-p", "quorate"])?;
-    measured
+/// Builds a binary that counts allocations, beside the one that does not.
+fn counting_binary() -> Result<PathBuf> {
+    let build = ["build", "--release", "-p", "quorate"];
+    cargo(&[&build[..], &["--features", "count-allocations"]].concat())?;
+    let plain = systems::quorate_binary()?;
+    let counting = plain.with_file_name("quorate-counting");
+    std::fs::copy(&plain, &counting).map_err(|error| format!("{}: {error}", counting.display()))?;
+    cargo(&build)?;
+    Ok(counting)
 }
 
 /// One session of measuring, and its page.
@@ -230,7 +230,7 @@ impl Drop for Session<'_> {
     }
 }
 
-fn beside_etcd(arguments: &Arguments) -> Result<()> {
+fn beside_etcd(arguments: &Arguments, counting: &Path) -> Result<()> {
     let mut session = Session::begin(arguments, arguments.resume)?;
     if session.measured.probe.is_none() {
         session.measured.probe = Some(run::probe(&session.generator)?);
@@ -239,6 +239,10 @@ fn beside_etcd(arguments: &Arguments) -> Result<()> {
     session.workloads()?;
     if arguments.only.is_empty() {
         session.memory_and_gaps()?;
+    }
+    if arguments.only.is_empty() && session.measured.engine.is_none() {
+        session.measured.engine = Some(run::engine_results(counting, &session.scratch)?);
+        session.save()?;
     }
     if arguments.soak_minutes > 0 {
         session.soak(arguments.soak_minutes)?;

@@ -43,6 +43,28 @@ pub(crate) fn probe(generator: &Path) -> Result<Value> {
     parse(&output.stdout, "bench probe")
 }
 
+/// Shows what consensus and log give by themselves, with files in `folder`.
+pub(crate) fn engine(binary: &Path, folder: &Path) -> Result<()> {
+    let status = Command::new(binary)
+        .args(["bench", "engine", "--dir"])
+        .arg(folder)
+        .status()
+        .map_err(|error| error.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("bench engine: {status}")) }
+}
+
+/// The same, as figures.
+pub(crate) fn engine_results(binary: &Path, folder: &Path) -> Result<Value> {
+    println!("==> engine");
+    let output = Command::new(binary)
+        .args(["bench", "engine", "--json", "--dir"])
+        .arg(folder)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| error.to_string())?;
+    parse(&output.stdout, "bench engine")
+}
+
 fn parse(bytes: &[u8], what: &str) -> Result<Value> {
     serde_json::from_slice(bytes)
         .map_err(|error| format!("{what}: {error}: {}", String::from_utf8_lossy(bytes)))
