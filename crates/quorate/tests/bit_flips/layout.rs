@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Tail,
     /// What says that the last batch is synced.
     Proof,
+    /// What an earlier life of the file left in it.
+    Remains,
 }
 
 /// One block, as its header says.
@@ -45,19 +47,31 @@ impl Block {
     }
 }
 
-/// All blocks of a segment, in order.
+/// Where the number of its segment lies in a header.
+const SEGMENT_AT: usize = 24;
+
+/// The number of the segment whose block begins here. A file that was prepared for its next life still begins with a
+/// block of the one before, of another number.
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+    let number = bytes.get(SEGMENT_AT..SEGMENT_AT + 8)?.try_into().expect("eight bytes");
+    bytes.starts_with(MAGIC).then(|| u64::from_le_bytes(number))
+}
+
+/// All blocks of a segment, in order, without those that an earlier life of the file left in it.
 pub(super) fn blocks(segment: &[u8]) -> Vec<Block> {
     let word = |at: usize| {
         let bytes = segment[at..at + 4].try_into().expect("four bytes");
         usize::try_from(u32::from_le_bytes(bytes)).expect("32 bits fit")
     };
     let places = (0..segment.len()).step_by(BLOCK_SIZE);
-    let begins = |at: &usize| segment[*at..].starts_with(MAGIC);
+    let own = number(segment);
+    let begins = |at: &usize| own.is_some() && number(&segment[*at..]) == own;
     let block = |at: usize| {
         let kind = match segment[at + 16] {
             1 => Kind::Head,
             2 => Kind::Tail,
             3 => Kind::Proof,
+            4 => Kind::Remains,
             other => panic!("a block of the unknown kind {other} at {at}"),
         };
         let (items_size, bodies_size, total_size) = (word(at + 20), word(at + 80), word(at + 84));

@@ -6,6 +6,7 @@ mod layout;
 use crate::common::{Client, Cluster, wait_for};
 use contents::Contents;
 use layout::{Block, CHAIN_AT, HEADER_SIZE, Kind};
+use quorate_log::LogOptions;
 use quorate_types::Index;
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +54,11 @@ fn segments(data_dir: &Path) -> Vec<PathBuf> {
     let listing = std::fs::read_dir(data_dir.join("log")).expect("a log");
     let mut files: Vec<PathBuf> = listing.map(|file| file.expect("a file").path()).collect();
     files.sort();
-    files.retain(|file| layout::end(&std::fs::read(file).expect("it can be read")) > 0);
+    files.retain(|file| {
+        let number = file.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
+        let content = std::fs::read(file).expect("it can be read");
+        layout::number(&content) == Some(number.expect("a segment is named by its number"))
+    });
     files
 }
 
@@ -67,6 +72,13 @@ fn short_copy(data_dir: &Path, copy: &Path) {
         let name = file.file_name().expect("it has a name");
         std::fs::write(copy.join("log").join(name), content).expect("written");
     }
+}
+
+/// Kills a node that has been idle for long enough to have said in its log that the last batch is synced: what becomes
+/// of the very last batch before that is another question, which `docs/format/log.md` answers.
+fn kill_idle(cluster: &mut Cluster, node: usize) {
+    std::thread::sleep(3 * LogOptions::default().prove_after);
+    cluster.kill(node);
 }
 
 /// Changes a file of the copy at some places, judges the log, and puts the file back.
@@ -111,7 +123,7 @@ fn draw_place(random: &mut Random, content: &[u8], blocks: &[Block]) -> (&'stati
     let part = random.below(7);
     let block = match part {
         // Either copy of what a batch did.
-        0..=2 => draw(random, |block| block.kind != Kind::Proof),
+        0..=2 => draw(random, |block| matches!(block.kind, Kind::Head | Kind::Tail)),
         3 => draw(random, |block| block.kind == Kind::Head && block.bodies_size > 0),
         4 => blocks.iter().rfind(|block| block.kind == Kind::Head).copied(),
         5 => draw(random, |block| block.kind == Kind::Proof),
@@ -153,7 +165,7 @@ fn wait_until_whole(cluster: &Cluster, client: &mut Client, node: usize, all: &A
 #[test]
 fn a_thousand_flipped_bits_zeroed_pages_and_swapped_records_are_never_served() {
     let (mut cluster, _, _, victim) = used_cluster();
-    cluster.kill(victim);
+    kill_idle(&mut cluster, victim);
     let copy = cluster.scratch().join("copy");
     short_copy(&cluster.data_dir(victim), &copy);
     let whole = Contents::read(&copy).expect("nothing is wrong with it");
@@ -287,7 +299,7 @@ fn a_node_with_a_damaged_log_says_where_and_is_made_whole_by_its_peers() {
     let data_dir = cluster.data_dir(victim);
     for (number, (what, loses_entry, change)) in CASES.into_iter().enumerate() {
         if number % 2 == 0 {
-            cluster.kill(victim);
+            kill_idle(&mut cluster, victim);
         } else {
             cluster.node(victim).signal(Signal::TERM);
             assert_eq!(cluster.node(victim).wait(), Some(0), "{}", cluster.node(victim).log());
