@@ -8,6 +8,7 @@ use quorate_store::engine::{
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 fn open(root: &Path) -> DiskEngine {
     DiskEngine::open(root, EngineOptions::default()).expect("the engine opens")
@@ -77,6 +78,31 @@ fn after_a_commit_that_failed_everything_is_refused() {
     std::fs::remove_dir(&temporary).expect("removed");
     drop(engine);
     assert!(keys(&open(folder.path()), Table::Current).is_empty());
+}
+
+/// A merge needs as much space again as what it merges; what is there stays as good as it was.
+#[test]
+fn a_merge_without_space_is_put_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut engine = open(folder.path());
+    let merged = folder.path().join("gen-1/tables/5");
+    for number in 1..=4 {
+        if number == 4 {
+            std::os::unix::fs::symlink("/dev/full", &merged).expect("made");
+        }
+        engine.write(everywhere(&number.to_string(), "x")).expect("written");
+        engine.syncer()().expect("synced");
+    }
+    let begin = Instant::now();
+    while merged.is_symlink() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "four runs are merged");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    engine.write(everywhere("5", "x")).expect("the engine goes on");
+    engine.syncer()().expect("the engine goes on");
+    drop(engine);
+    assert_eq!(keys(&open(folder.path()), Table::Current), ["1", "2", "3", "4", "5"]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ const LOCK_FILE: &str = "lock";
 /// About how large a block is, in bytes; only a first guess at how many there will be.
 const BLOCK_SIZE_TYPICAL: usize = 4096;
 
+/// How long nothing is merged after there was no space for it: until then a merge would only take the space of others.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(60);
+
 /// Takes a lock, also one that a thread panicked with: what it guards is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,8 +73,8 @@ pub(super) struct Core {
     next_file: AtomicU64,
     /// Held by whoever flushes.
     flushing: Mutex<()>,
-    /// Held by whoever merges.
-    merging: Mutex<()>,
+    /// Held by whoever merges; since when there is no space for it.
+    merging: Mutex<Option<Instant>>,
     /// Held by whoever replaces the manifest, until views see what it names.
     publishing: Mutex<()>,
     /// Why flushing or merging failed: then nothing is written any more.
@@ -299,8 +302,8 @@ impl Core {
         };
         while self.wait_for(due) {
             loop {
-                let merging = lock(&self.merging);
-                let done = self.merge();
+                let mut merging = lock(&self.merging);
+                let done = self.merge(&mut merging);
                 drop(merging);
                 match done {
                     Ok(true) => {}
@@ -346,8 +349,8 @@ impl Core {
         self.ordered.notify_all();
         if Table::ALL.iter().any(|table| base.runs.of(*table).len() >= runs_max(*table)) {
             // Merges do not keep up: wait for one that is under way, or do one.
-            let merging = lock(&self.merging);
-            self.merge()?;
+            let mut merging = lock(&self.merging);
+            self.merge(&mut merging)?;
             drop(merging);
         }
         Ok(())
@@ -413,9 +416,12 @@ impl Core {
         Ok(())
     }
 
-    /// Does one merge; whether there was one to do. The caller holds `merging`.
-    fn merge(&self) -> Result<bool, EngineError> {
+    /// Does one merge; whether there was one to do, and space for it. The caller holds `merging`.
+    fn merge(&self, no_space: &mut Option<Instant>) -> Result<bool, EngineError> {
         self.check()?;
+        if no_space.is_some_and(|since| since.elapsed() < NO_SPACE_PAUSE) {
+            return Ok(false);
+        }
         let Some(merge) = Merge::choose(&self.base().runs) else { return Ok(false) };
         let done = self.write_merge(&merge);
         if let Err(error) = &done
@@ -423,13 +429,22 @@ impl Core {
         {
             self.fail(error);
         }
-        done.map(|()| true)
+        if let Ok(done) = done {
+            *no_space = (!done).then(Instant::now);
+        }
+        done
     }
 
-    fn write_merge(&self, merge: &Merge) -> Result<(), EngineError> {
+    /// Whether there was space for it.
+    fn write_merge(&self, merge: &Merge) -> Result<bool, EngineError> {
         let mut writer = self.create_file()?;
-        let end = merge.write(&mut writer, || !self.stopped.load(Ordering::Relaxed))?;
-        let merged = match end {
+        let written = merge.write(&mut writer, || !self.stopped.load(Ordering::Relaxed));
+        let written = written.and_then(|end| writer.write_out().map(|()| end));
+        if written.is_err() && writer.is_device_full() {
+            // No manifest names what was written, and it goes with its writer: all is as it was.
+            return Ok(false);
+        }
+        let merged = match written? {
             Some(end) => Some(Arc::new(Run::open(writer.finish()?, merge.table, end)?)),
             None => None,
         };
@@ -440,7 +455,8 @@ impl Core {
             let end = runs.iter().position(|run| Arc::ptr_eq(run, oldest));
             let end = 1 + end.expect("only merges take runs away, one at a time");
             runs.splice(end - merge.runs.len()..end, merged);
-        })
+        })?;
+        Ok(true)
     }
 
     /// What a view of this moment is made of, and the batch it stands at. Must be given back.

@@ -120,6 +120,8 @@ pub(super) struct FileWriter {
     buffer: Vec<u8>,
     /// How much was given to the operating system.
     written: u64,
+    /// Whether that failed for lack of space.
+    is_device_full: bool,
 }
 
 impl FileWriter {
@@ -131,15 +133,24 @@ impl FileWriter {
         let file = file.map_err(io_error)?;
         // Until it is finished it goes with its writer.
         let file = RunFile { number, path, file, obsolete: AtomicBool::new(true) };
-        Ok(FileWriter { file, buffer: Vec::with_capacity(2 * WRITE_SIZE), written: 0 })
+        let buffer = Vec::with_capacity(2 * WRITE_SIZE);
+        Ok(FileWriter { file, buffer, written: 0, is_device_full: false })
     }
 
     fn position(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
-    fn write_out(&mut self) -> Result<(), EngineError> {
-        (&self.file.file).write_all(&self.buffer).map_err(io_error)?;
+    pub(super) fn is_device_full(&self) -> bool {
+        self.is_device_full
+    }
+
+    pub(super) fn write_out(&mut self) -> Result<(), EngineError> {
+        (&self.file.file).write_all(&self.buffer).map_err(|error| {
+            self.is_device_full =
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            io_error(error)
+        })?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
