@@ -433,6 +433,8 @@ impl Log {
         self.segments.spares.push_back((number, size));
         if self.full && self.segments.spares.len() > self.options.reserve_count {
             self.full = false;
+            // Nobody is asked to try again any more, so the next time that space is missing it must be tried.
+            self.refused_space = false;
             self.events.push_back(LogEvent::Space { full: false });
         }
     }

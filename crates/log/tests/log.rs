@@ -179,6 +179,35 @@ fn a_full_disk_is_told_the_reserve_still_writes_and_space_is_taken_again() {
 }
 
 #[test]
+fn space_that_came_back_by_recycling_does_not_leave_an_old_refusal_in_the_way() {
+    let disk = CrashDisk { space: Some(3 * 64 * 1024 + 100), ..CrashDisk::default() };
+    let (mut runner, _) = Runner::open(disk, small_options()).unwrap();
+    runner.settle();
+    let body = vec![7; 1000];
+    let mut index = 0;
+    while !runner.log.status().full {
+        index += 1;
+        runner.log.submit(G, WriteId(index), vec![write(index, 1, &body)]);
+        runner.settle();
+    }
+    // What is purged frees segments, and they end the shortage: nobody is to ask for space any more.
+    while runner.log.status().full {
+        let purge = Op::Purge(Position::new(Index(index), epoch(1)));
+        index += 1;
+        runner.log.submit(G, WriteId(index), vec![purge, write(index, 1, &body)]);
+        runner.settle();
+        assert!(index < 1000, "{:?}", runner.log.status());
+    }
+    runner.disk.space = None;
+    for _ in 0..300 {
+        index += 1;
+        runner.log.submit(G, WriteId(index), vec![write(index, 1, &body)]);
+        runner.settle();
+    }
+    assert_eq!(runner.durable().len() as u64, index, "{:?}", runner.log.status());
+}
+
+#[test]
 fn writes_wait_when_even_the_reserve_is_used_up_and_go_on_when_space_returns() {
     let disk = CrashDisk { space: Some(2 * 64 * 1024), ..CrashDisk::default() };
     let (mut runner, _) = Runner::open(disk, small_options()).unwrap();
