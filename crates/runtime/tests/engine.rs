@@ -397,3 +397,40 @@ fn what_was_compacted_gives_its_space_back_though_nothing_more_is_written() {
     let request = RangeRequest { key: "key".into(), range_end: "l".into(), ..Default::default() };
     assert_eq!(reader.range(&request).expect("read").count, 100);
 }
+
+/// A manifest and a file of runs as version 1 writes them, in hexadecimal (`docs/format/engine.md`): a change here is a
+/// new version.
+const SAMPLE: &str = include_str!("samples/engine-v1.txt");
+
+fn sample(name: &str) -> Vec<u8> {
+    let line = SAMPLE.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let digits = line.expect("it is one of the samples");
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+#[test]
+fn files_of_version_one_are_read_and_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("engine");
+    let mut engine = open(&root);
+    let mut changes = everywhere(1).changes;
+    for number in 2..=5 {
+        let value = (number < 5).then_some("value");
+        changes.insert(number as usize - 1, change(Table::Current, number, value));
+    }
+    engine.write(Batch { changes }).expect("written");
+    engine.syncer()().expect("synced");
+    drop(engine);
+    let (manifest, runs) = (root.join("gen-1/current"), root.join("gen-1/tables/1"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let written = |path: &Path| hex(&std::fs::read(path).expect("readable"));
+    assert_eq!(written(&runs), hex(&sample("runs")));
+    assert_eq!(written(&manifest), hex(&sample("manifest")));
+    std::fs::write(&manifest, sample("manifest")).expect("written");
+    std::fs::write(&runs, sample("runs")).expect("written");
+    let view = open(&root).reader().view().expect("a view");
+    assert_eq!(numbers(&view, Table::Current), [1, 2, 3, 4]);
+    assert_eq!((numbers(&view, Table::History), numbers(&view, Table::State)), (vec![1], vec![1]));
+    assert_eq!(view.read(Table::Current, &key(5)).expect("readable"), None);
+}

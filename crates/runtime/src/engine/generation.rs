@@ -325,7 +325,8 @@ impl Core {
             base = Some(Arc::clone(&layers.base));
             is_cut_short = layers.frozen.is_some();
             if layers.active.size() > 0 && !is_cut_short {
-                let full = std::mem::take(&mut layers.active);
+                let next = Arc::new(layers.active.next());
+                let full = std::mem::replace(&mut layers.active, next);
                 layers.frozen = Some(Arc::clone(&full));
                 frozen = Some(full);
             }

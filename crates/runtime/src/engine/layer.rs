@@ -234,6 +234,11 @@ struct Order {
     sorted: BTreeSet<Bytes>,
     /// New ones that nobody asked for in order yet.
     fresh: Vec<Bytes>,
+    /// Whether somebody asked for the keys in order.
+    asked: bool,
+    /// Whether keys are put in order at once: somebody asked in the layer before, and would wait for a whole layer to be
+    /// put in order, with all writes.
+    eager: bool,
 }
 
 impl Points {
@@ -244,7 +249,11 @@ impl Points {
         }
         let added = added + key.len();
         let order = self.order.get_mut().unwrap_or_else(PoisonError::into_inner);
-        order.fresh.push(key.clone());
+        if order.eager {
+            order.sorted.insert(key.clone());
+        } else {
+            order.fresh.push(key.clone());
+        }
         self.chains.insert(key, Chain::new(version));
         (added, 0)
     }
@@ -255,6 +264,7 @@ impl Points {
 
     fn page(&self, wanted: &Wanted<'_>) -> VecDeque<Word> {
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.asked = true;
         let mut fresh = std::mem::take(&mut order.fresh);
         if order.sorted.is_empty() {
             sort(&mut fresh);
@@ -321,6 +331,15 @@ struct Content {
 pub(super) struct Layer(RwLock<Content>);
 
 impl Layer {
+    /// The layer that follows this one.
+    pub(super) fn next(&self) -> Layer {
+        let content = self.look();
+        let order = content.current.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = Order { eager: order.asked, ..Order::default() };
+        let current = Points { order: Mutex::new(order), ..Points::default() };
+        Layer(RwLock::new(Content { current, ..Content::default() }))
+    }
+
     fn look(&self) -> RwLockReadGuard<'_, Content> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
