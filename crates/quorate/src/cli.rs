@@ -1,7 +1,7 @@
 //! The command line: what can be asked for.
 
 use crate::config::{DevSettings, StartSettings, StatusSettings};
-use crate::{bench, dump, version};
+use crate::{bench, dump, member, version};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Dev(DevSettings),
     /// Shows what nodes say of themselves; needs no quorum
     Status(StatusSettings),
+    /// Lists and changes the members of a cluster
+    Member(member::Arguments),
     /// Checks or prints the configuration that `start` would run with
     Config {
         /// Which of the two.

@@ -22,13 +22,16 @@ pub(crate) struct StartSettings {
     /// The members to form a cluster of, this node among them; read only until it is formed
     #[arg(long, env = "QUORATE_CLUSTER", value_name = "NAME=HOST:PORT,…")]
     pub(crate) cluster: Option<String>,
+    /// Join a formed cluster by any of these members' peer addresses, instead of forming one; read only while the folder is empty
+    #[arg(long, env = "QUORATE_JOIN", value_name = "HOST:PORT,…", conflicts_with = "cluster")]
+    pub(crate) join: Option<String>,
     /// Where etcd clients connect [default: 127.0.0.1:2379]
     #[arg(long, env = "QUORATE_LISTEN_ETCD", value_name = "HOST:PORT")]
     pub(crate) listen_etcd: Option<String>,
-    /// Where peers connect [default: the own entry of --cluster]
+    /// Where peers connect [default: the own entry of --cluster; with --join 127.0.0.1:2380]
     #[arg(long, env = "QUORATE_LISTEN_PEER", value_name = "HOST:PORT")]
     pub(crate) listen_peer: Option<String>,
-    /// The peer address that other members are told [default: the own entry of --cluster]
+    /// The peer address that other members are told [default: the own entry of --cluster; with --join that of --listen-peer]
     #[arg(long, env = "QUORATE_ADVERTISE_PEER", value_name = "HOST:PORT")]
     pub(crate) advertise_peer: Option<String>,
     /// The client URLs that member lists show [default: http:// and the address of --listen-etcd]
@@ -63,6 +66,18 @@ pub(crate) struct DevSettings {
     pub(crate) log_level: Option<String>,
 }
 
+/// What every `quorate member` command is told.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct MemberSettings {
+    /// The client address of a member [default: 127.0.0.1:2379]
+    #[arg(long, env = "QUORATE_MEMBER_ENDPOINT", value_name = "HOST:PORT")]
+    pub(crate) endpoint: Option<String>,
+    /// How many seconds to wait for a change to come to its end, 0 not to wait [default: 60]
+    #[arg(long, env = "QUORATE_MEMBER_WAIT", value_name = "SECONDS")]
+    pub(crate) wait: Option<u32>,
+}
+
 /// What `quorate status` is told.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -88,6 +103,8 @@ pub(crate) struct File {
     dev: DevSettings,
     /// Of `quorate status`.
     status: StatusSettings,
+    /// Of `quorate member`.
+    member: MemberSettings,
 }
 
 /// Settings that have a table in the file.
@@ -126,6 +143,16 @@ impl Settings for DevSettings {
             log_format: Some(logging::Format::Text),
             log_level: Some("warn".into()),
         }
+    }
+}
+
+impl Settings for MemberSettings {
+    fn table(file: File) -> MemberSettings {
+        file.member
+    }
+
+    fn defaults() -> MemberSettings {
+        MemberSettings { endpoint: Some("127.0.0.1:2379".into()), wait: Some(60) }
     }
 }
 

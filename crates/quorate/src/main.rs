@@ -26,6 +26,7 @@ mod notices;
 mod bench;
 mod dev;
 mod dump;
+mod member;
 mod start;
 mod status;
 
@@ -47,6 +48,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Start(given) => start::run(given, file),
         Command::Dev(given) => dev::run(given, file),
         Command::Status(given) => status::run(given, file),
+        Command::Member(arguments) => member::run(arguments, file),
         Command::Dump(arguments) => dump::run(arguments),
         Command::Config { action: ConfigAction::Check(given) } => check_config(given, file),
         Command::Config { action: ConfigAction::Print(given) } => print_config(given, file),

@@ -3,6 +3,7 @@
 use crate::admin;
 use crate::exit::Failure;
 use quorate_etcd::Door;
+use quorate_node::Join;
 use quorate_node::StopReason;
 use quorate_runtime::{
     DataFolder, DiskEngine, EngineOptions, NodeHandle, PeerListener, RuntimeOptions,
@@ -31,6 +32,8 @@ pub(crate) struct NodeSettings {
     pub(crate) data_dir: PathBuf,
     /// The members to form a cluster of.
     pub(crate) cluster: Vec<(String, String)>,
+    /// How to join a cluster that is formed already.
+    pub(crate) join: Option<Join>,
     /// Where peers connect.
     pub(crate) peer: TcpListener,
     /// Where clients connect.
@@ -82,6 +85,7 @@ impl RunningNode {
         let peer = PeerListener::Bound(settings.peer);
         let name = settings.name.clone();
         let options = RuntimeOptions::new(settings.name, settings.cluster, folder, peer);
+        let options = RuntimeOptions { join: settings.join, ..options };
         let handle = quorate_runtime::start(options, store).map_err(|error| failed(&error))?;
 
         let etcd_address = settings.etcd.local_addr().map_err(|error| failed(&error))?;

@@ -3,6 +3,7 @@
 
 use crate::config::StartSettings;
 use crate::exit::Failure;
+use quorate_node::Join;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub(crate) struct ServerConfig {
     pub(crate) data_dir: PathBuf,
     /// The members to form a cluster of, with their peer addresses, in the order given.
     pub(crate) cluster: Vec<(String, String)>,
+    /// How to join a cluster that is formed already.
+    pub(crate) join: Option<Join>,
     /// Where clients connect, as given.
     pub(crate) listen_etcd: String,
     /// Where peers connect, as given.
@@ -38,20 +41,10 @@ impl ServerConfig {
         let name = needed("name", settings.name.clone())?;
         check_name(&name)?;
         let data_dir = needed("data-dir", settings.data_dir.clone())?;
-        let mut cluster = parse_cluster(&needed("cluster", settings.cluster.clone())?)?;
-        let Some(own) = cluster.iter_mut().find(|(member, _)| *member == name) else {
-            let members: Vec<&str> = cluster.iter().map(|(member, _)| member.as_str()).collect();
-            return Err(Failure::Usage(format!(
-                "--cluster does not name this node: --name is {name}, the members are {}; add `{name}=HOST:PORT` to --cluster on every node, or correct --name",
-                members.join(", ")
-            )));
+        let Peering { cluster, join, listen_peer } = match &settings.join {
+            Some(contacts) => joining(contacts, settings)?,
+            None => forming(&name, settings)?,
         };
-        let listen_peer = settings.listen_peer.clone().unwrap_or_else(|| own.1.clone());
-        check_address("listen-peer", &listen_peer, true)?;
-        if let Some(address) = &settings.advertise_peer {
-            check_address("advertise-peer", address, false)?;
-            own.1.clone_from(address);
-        }
         let listen_etcd = needed("listen-etcd", settings.listen_etcd.clone())?;
         check_address("listen-etcd", &listen_etcd, true)?;
         if listen_etcd == listen_peer && !listen_etcd.ends_with(":0") {
@@ -65,6 +58,7 @@ impl ServerConfig {
             name,
             data_dir,
             cluster,
+            join,
             listen_etcd,
             listen_peer,
             advertise_etcd,
@@ -88,6 +82,52 @@ impl ServerConfig {
         resolve("listen-peer", &self.listen_peer, self.insecure)
     }
 }
+
+/// How a node finds its peers and is found by them.
+struct Peering {
+    cluster: Vec<(String, String)>,
+    join: Option<Join>,
+    listen_peer: String,
+}
+
+/// A node that forms a cluster with those of the list, or is a member already.
+fn forming(name: &str, settings: &StartSettings) -> Result<Peering, Failure> {
+    let mut cluster = parse_cluster(&needed("cluster", settings.cluster.clone())?)?;
+    let Some(own) = cluster.iter_mut().find(|(member, _)| *member == name) else {
+        let members: Vec<&str> = cluster.iter().map(|(member, _)| member.as_str()).collect();
+        return Err(Failure::Usage(format!(
+            "--cluster does not name this node: --name is {name}, the members are {}; add `{name}=HOST:PORT` to --cluster on every node, or correct --name",
+            members.join(", ")
+        )));
+    };
+    let listen_peer = settings.listen_peer.clone().unwrap_or_else(|| own.1.clone());
+    check_address("listen-peer", &listen_peer, true)?;
+    if let Some(address) = &settings.advertise_peer {
+        check_address("advertise-peer", address, false)?;
+        own.1.clone_from(address);
+    }
+    Ok(Peering { cluster, join: None, listen_peer })
+}
+
+/// A node that joins the cluster of those that it is told of.
+fn joining(contacts: &str, settings: &StartSettings) -> Result<Peering, Failure> {
+    let contacts = contacts.split(',').map(str::trim).filter(|contact| !contact.is_empty());
+    let contacts: Vec<String> = contacts.map(str::to_owned).collect();
+    if contacts.is_empty() {
+        return Err(Failure::Usage("--join names no member".into()));
+    }
+    for contact in &contacts {
+        check_address("join", contact, false)?;
+    }
+    let listen_peer = settings.listen_peer.clone().unwrap_or_else(|| JOIN_LISTEN_PEER.into());
+    check_address("listen-peer", &listen_peer, true)?;
+    let address = settings.advertise_peer.clone().unwrap_or_else(|| listen_peer.clone());
+    check_address("advertise-peer", &address, false)?;
+    Ok(Peering { cluster: Vec::new(), join: Some(Join { contacts, address }), listen_peer })
+}
+
+/// Where a node that joins listens for peers unless told otherwise.
+const JOIN_LISTEN_PEER: &str = "127.0.0.1:2380";
 
 /// What the name of an address stands for now.
 ///
@@ -118,7 +158,7 @@ fn needed<T>(flag: &str, value: Option<T>) -> Result<T, Failure> {
     })
 }
 
-fn check_name(name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_SIZE_MAX || !name.bytes().all(fits) {
         return Err(Failure::Usage(format!(
@@ -153,7 +193,7 @@ fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, Failure> {
 }
 
 /// Whether this is `host:port`; the host may be a name.
-fn check_address(flag: &str, address: &str, any_port: bool) -> Result<(), Failure> {
+pub(crate) fn check_address(flag: &str, address: &str, any_port: bool) -> Result<(), Failure> {
     let wrong =
         |why: &str| Failure::Usage(format!("--{flag}: `{address}` is not HOST:PORT: {why}"));
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
@@ -204,6 +244,25 @@ mod tests {
             Err(Failure::Usage(text)) => text,
             other => panic!("taken: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_node_joins_where_it_is_told_to() {
+        let joining = |listen_peer: Option<&str>| StartSettings {
+            join: Some("127.0.0.1:7101, 127.0.0.1:7201".into()),
+            listen_peer: listen_peer.map(str::to_owned),
+            cluster: None,
+            ..settings("")
+        };
+        let config = ServerConfig::new(&joining(Some("127.0.0.1:7401"))).expect("good settings");
+        let join = config.join.expect("it joins");
+        assert_eq!(join.contacts, ["127.0.0.1:7101", "127.0.0.1:7201"]);
+        assert_eq!(join.address, "127.0.0.1:7401");
+        assert_eq!(config.cluster, []);
+        let config = ServerConfig::new(&joining(None)).expect("good settings");
+        assert_eq!(config.listen_peer, "127.0.0.1:2380");
+        let nowhere = StartSettings { join: Some(" ,".into()), ..joining(None) };
+        assert!(refusal(&nowhere).contains("names no member"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) fn run(given: &StartSettings, file: Option<&Path>) -> Outcome {
         name: config.name,
         data_dir: config.data_dir,
         cluster: config.cluster,
+        join: config.join,
         advertise_etcd: config.advertise_etcd,
     };
     let runtime = crate::runtime()

@@ -17,6 +17,7 @@ mod engine_loss;
 mod failures;
 mod formation;
 mod measurements;
+mod membership;
 mod operations;
 mod power;
 mod start_orders;

@@ -1,8 +1,11 @@
 //! The admin API: what operators and `quorate status` ask a node, as JSON over HTTP on the client port. It is
-//! answered from what the node last made known of itself, so it needs no quorum and never waits for one.
+//! answered from what the node last made known of itself, so it needs no quorum and never waits for one. Only a change of
+//! members is more than a question, and needs one.
 
+mod members;
 mod report;
 
+pub(crate) use members::{Change, MEMBERS_PATH, MembersReport};
 pub(crate) use report::{GroupReport, NodeReport, PeerReport, SyncReport};
 
 use axum::extract::State;
@@ -15,7 +18,10 @@ pub(crate) const STATUS_PATH: &str = "/quorate/v1/status";
 
 /// The paths of the admin API for one node.
 pub(crate) fn routes<R: Send + 'static>(node: NodeHandle<R>) -> Router {
-    Router::new().route(STATUS_PATH, get(status::<R>)).with_state(node)
+    Router::new()
+        .route(STATUS_PATH, get(status::<R>))
+        .route(MEMBERS_PATH, get(members::list::<R>).post(members::change::<R>))
+        .with_state(node)
 }
 
 async fn status<R: Send + 'static>(State(node): State<NodeHandle<R>>) -> Json<NodeReport> {

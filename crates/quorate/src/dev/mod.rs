@@ -111,6 +111,7 @@ fn start(home: &Path, claim: Claim, cluster: &[(String, String)]) -> Result<Runn
         data_dir: home.join(&claim.name),
         name: claim.name,
         cluster: cluster.to_vec(),
+        join: None,
         peer: claim.peer,
         etcd: claim.etcd,
         advertise_etcd: Vec::new(),

@@ -192,6 +192,15 @@ impl Cluster {
         self.nodes[node] = Some(Node { child, log });
     }
 
+    /// Starts a process beside the three.
+    pub(crate) fn start_other(&mut self, name: &str, arguments: &[&str]) -> Node {
+        self.starts += 1;
+        let log = self.folder.path().join(format!("{name}.{}.log", self.starts));
+        let file = File::create(&log).expect("a log file");
+        let child = quorate().args(arguments).stderr(file).spawn();
+        Node { child: child.expect("the binary can be started"), log }
+    }
+
     /// Runs the command that starts a node, which is expected to end.
     pub(crate) fn start_in_vain(&self, node: usize) -> Finished {
         finish(quorate().args(self.arguments(node)))

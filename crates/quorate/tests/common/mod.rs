@@ -6,7 +6,7 @@ mod metrics;
 mod proxy;
 
 pub(crate) use client::Client;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Node};
 pub(crate) use metrics::Metrics;
 pub(crate) use proxy::Proxy;
 
