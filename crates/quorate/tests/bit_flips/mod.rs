@@ -152,13 +152,19 @@ fn used_cluster() -> (Cluster, Client, Acknowledged, usize) {
     (cluster, client, acknowledged, victim)
 }
 
-/// Waits until a node takes part without reservation and has the last put.
+/// Waits until a node takes part without reservation, has the last put, and nothing in its log is damaged any more: what
+/// it has applied is refilled without haste.
 fn wait_until_whole(cluster: &Cluster, client: &mut Client, node: usize, all: &Acknowledged) {
     let (key, value) = all.last_key_value().expect("something was put");
     wait_for(&format!("n{} to be whole", node + 1), || {
         let found = client.get_at(node, key, true).ok()??;
         let status = cluster.status(node)?;
-        (found == *value && status["groups"][0]["why_not"].is_null()).then_some(())
+        let is_repaired = || {
+            let log = Contents::read(&cluster.data_dir(node));
+            log.is_ok_and(|log| log.summary.faults.is_empty())
+        };
+        let serves = found == *value && status["groups"][0]["why_not"].is_null();
+        (serves && is_repaired()).then_some(())
     });
 }
 
