@@ -1,5 +1,11 @@
 //! What the on-disk engine does when something else goes wrong, and that it agrees with a model in all its tables.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what threads of the engine do is waited for, in real time"
+)]
+
 use bytes::Bytes;
 use quorate_runtime::{DiskEngine, EngineOptions};
 use quorate_store::engine::{
