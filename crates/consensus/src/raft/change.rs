@@ -9,7 +9,8 @@
 //!   of one step meets any quorum of the next.
 //! - A replica gives its vote without asking its own configuration whether it has one: the candidate's decides whether
 //!   it counts, and that may be newer. A vote is always bound to the data folder that the configuration names.
-//! - A leader that is no voter of the configuration in force leads until that is committed, then hands over.
+//! - A leader that is to leave hands over while it is still a member. Where that fails, it leads until the
+//!   configuration without it is committed.
 
 use super::message::Message;
 use super::replica::{Raft, Role};
@@ -102,6 +103,10 @@ impl Raft {
     pub(super) fn maybe_change_membership(&mut self) {
         let is_leader = matches!(self.role, Role::Leader(_));
         if !is_leader || !self.membership.is_changing() && self.is_voter() || !self.may_change() {
+            return;
+        }
+        let own = self.membership.latest().members.get(&self.node());
+        if own.is_some_and(|own| own.outgoing_voter && !own.voter) && self.try_to_leave() {
             return;
         }
         let is_ready = |node: NodeId| self.is_ready_to_vote(node);

@@ -44,9 +44,18 @@ impl Raft {
         self.membership.may_vote(self.options.node, self.options.incarnation)
     }
 
+    /// Whether its configuration lets it campaign. One that is to leave may be the only one with the entry that says so;
+    /// until that is known to be committed it still campaigns, without counting itself (thesis 4.2.2).
+    fn may_campaign(&self) -> bool {
+        let (node, incarnation) = (self.options.node, self.options.incarnation);
+        self.is_voter()
+            || self.membership.latest_index() > self.committed
+                && self.membership.was_voter(node, incarnation)
+    }
+
     /// Whether it may campaign.
     pub(super) fn is_electable(&self) -> bool {
-        self.is_voter()
+        self.may_campaign()
             && self.is_log_electable()
             && self.install.is_none()
             && !self.needs_snapshot

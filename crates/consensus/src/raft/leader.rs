@@ -74,6 +74,8 @@ pub(super) struct Leader {
     pub(super) uncommitted_size: usize,
     /// A hand-over.
     pub(super) transfer: Option<Transfer>,
+    /// Whether it has tried to hand over because it is to leave.
+    pub(super) has_tried_to_leave: bool,
 }
 
 /// How many rounds are remembered: at 100 µs a round, the time of an election.
@@ -144,6 +146,7 @@ impl Raft {
             batches: VecDeque::new(),
             uncommitted_size: 0,
             transfer: None,
+            has_tried_to_leave: false,
         };
         self.election_due = None;
         self.term_leader = Some(self.node());
@@ -267,6 +270,21 @@ impl Raft {
         if is_voter && leader.peers.contains_key(&to) {
             leader.transfer = Some(Transfer { to, due: self.now + timeout, told: false });
         }
+    }
+
+    /// Hands over to the best of the incoming voters, once: as long as they know this leader, that takes no election
+    /// timeout. False when there is nobody, or it was tried before.
+    pub(super) fn try_to_leave(&mut self) -> bool {
+        let due = self.now + self.options.timing.election_timeout_max;
+        let configuration = self.membership.latest();
+        let stays = |id: &NodeId| configuration.members.get(id).is_some_and(|member| member.voter);
+        let Role::Leader(leader) = &mut self.role else { return false };
+        let candidates = leader.peers.iter().filter(|(id, peer)| stays(id) && !peer.link_down);
+        let best = candidates.max_by_key(|(_, peer)| (peer.progress.matched, peer.followed));
+        let Some((to, _)) = best.filter(|_| !leader.has_tried_to_leave) else { return false };
+        leader.has_tried_to_leave = true;
+        leader.transfer = Some(Transfer { to: *to, due, told: false });
+        true
     }
 
     pub(super) fn on_append_reply(

@@ -80,6 +80,16 @@ impl Membership {
             && self.latest().is_voter(node)
     }
 
+    /// Whether `node`, under `incarnation`, voted until the configuration in force was appended.
+    pub(super) fn was_voter(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let before = self.configurations.iter().rev().nth(1);
+        before.is_some_and(|(_, configuration)| {
+            let member = configuration.members.get(&node);
+            member.is_some_and(|member| member.incarnation == incarnation)
+                && configuration.is_voter(node)
+        })
+    }
+
     /// Whether a vote of `node`, under `incarnation`, may be given: who asks for it decides whether it counts, by a
     /// configuration that may not have come here yet.
     pub(super) fn may_vote(&self, node: NodeId, incarnation: Incarnation) -> bool {

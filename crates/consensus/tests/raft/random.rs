@@ -711,7 +711,6 @@ fn random_runs_are_safe_and_end_in_progress() {
             ("targets", total.targets),
             ("targets refused", total.targets_refused),
             ("joint", total.joint),
-            ("removed leaders", total.removed),
         ];
         for (name, hits) in marks {
             assert!(hits > 0, "no run met {name}: the world has grown too kind");

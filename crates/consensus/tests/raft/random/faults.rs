@@ -13,7 +13,10 @@ impl World {
         }
         let voters = self.voters.clone();
         let node = self.random.pick(&voters);
-        match self.random.below(12) {
+        if self.changing && self.random.chance(400) {
+            self.change_members(node);
+        }
+        match self.random.below(10) {
             0..=2 => self.crash(node),
             3 => {
                 let other = self.random.pick(&voters);
@@ -39,7 +42,6 @@ impl World {
             }
             8 if self.runs(node) => self.tell(node, Input::Control(Control::Campaign)),
             9 => self.links_of(node, true),
-            10 | 11 if self.changing => self.change_members(node),
             _ => {}
         }
         let wait = self.random.micros(1_000, 1_200_000);
@@ -61,6 +63,10 @@ impl World {
         if kind != 0 && present.len() > 1 {
             target.members.remove(&self.random.pick(&present));
         }
+        if kind == 2 {
+            // A learner may become a voter.
+            target.members.values_mut().for_each(|member| member.voter = true);
+        }
         if kind != 1 && self.replicas.len() < NODES_MAX && present.len() < 6 {
             // Each newcomer is another, also when somebody else was asked for one meanwhile.
             let highest = *self.voters.last().expect("is never empty");
@@ -76,10 +82,6 @@ impl World {
                 let wait = self.random.micros(0, 2_000_000);
                 self.after(wait, Happening::Start { node: newcomer });
             }
-        }
-        if kind == 2 {
-            // A learner may become a voter.
-            target.members.values_mut().for_each(|member| member.voter = true);
         }
         self.tell(node, Input::Control(Control::TargetMembership { base, target }));
     }
