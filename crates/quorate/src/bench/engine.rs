@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     /// Entries in a batch, several to be measured one after the other
     #[arg(long, value_delimiter = ',', default_value = "1,64,1024", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batches: Vec<u32>,
-    /// Batches under way at one time
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Batches under way at one time; more than 4,096 entries are refused as too many
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pipeline: u32,
     /// The size of an entry's body in bytes
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
