@@ -67,6 +67,14 @@ pub enum Effect {
         /// The write that makes it true; `None` when it promises nothing new.
         after: Option<WriteId>,
     },
+    /// Say this to a peer on the bulk stream, so that nothing urgent queues behind it: entries for one who lags. It
+    /// promises nothing new. What is said on the other stream may overtake it.
+    SendBulk {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
     /// Apply these slots: all are committed and locally durable. Ranges are consecutive and never overlap.
     Apply {
         /// The first index.
@@ -125,6 +133,7 @@ impl fmt::Display for Effect {
             Effect::Send { to, message, after: Some(write) } => {
                 write!(f, "send {to} {message} after {write}")
             }
+            Effect::SendBulk { to, message } => write!(f, "send {to} by bulk {message}"),
             Effect::Apply { first, last } => write!(f, "apply {first}..={last}"),
             Effect::Refused { origin, reason, hint } => {
                 write!(f, "refused {origin} {reason:?}")?;

@@ -433,6 +433,12 @@ impl Group {
                 }
                 Some(_) | None => self.send(ctx, to, &message),
             },
+            Effect::SendBulk { to, message } => {
+                // Without a bulk stream, late is better than never.
+                let bulk = self.way_to(ctx, to, StreamPurpose::Bulk);
+                let stream = bulk.or_else(|| self.way_to(ctx, to, StreamPurpose::Messages));
+                self.send_on(ctx, stream, to, &message);
+            }
             Effect::Apply { last, .. } => self.machine.allow(last),
             Effect::Refused { origin, reason, .. } => {
                 let answer = self.waiters.on_refused(ctx.now, origin, reason);
@@ -518,7 +524,18 @@ impl Group {
     }
 
     fn send(&self, ctx: &mut Context<'_>, to: NodeId, message: &Message) {
-        let Some(stream) = self.way_to(ctx, to, StreamPurpose::Messages) else { return };
+        let stream = self.way_to(ctx, to, StreamPurpose::Messages);
+        self.send_on(ctx, stream, to, message);
+    }
+
+    fn send_on(
+        &self,
+        ctx: &mut Context<'_>,
+        stream: Option<StreamId>,
+        to: NodeId,
+        message: &Message,
+    ) {
+        let Some(stream) = stream else { return };
         let mut payload = BytesMut::new();
         message.encode(&mut payload);
         if payload.len() > FRAME_PAYLOAD_MAX {

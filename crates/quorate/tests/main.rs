@@ -9,6 +9,7 @@ mod common;
 
 mod bad_input;
 mod bit_flips;
+mod catch_up;
 mod command_line;
 mod data_folder;
 mod dev;

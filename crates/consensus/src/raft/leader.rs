@@ -23,6 +23,8 @@ pub(super) struct Peer {
     told: Index,
     /// The read of older slots under way for it, and the first of them.
     fetch: Option<(FetchId, Index)>,
+    /// Set while it is brought up by bulk: when it last made progress.
+    catch_up: Option<Instant>,
     /// A digest of it that cannot be compared yet.
     pub(super) digest: Option<(Index, Digest)>,
     /// Whether its link is down: then only lone probes are sent.
@@ -84,6 +86,10 @@ const ROUNDS_MAX: usize = 10_000;
 /// How long a leader waits for a peer to say that it installed a delivered snapshot before it probes, in election
 /// timeouts. A peer that is still installing does not answer probes, so a short wait repeats no transfer.
 const INSTALL_PATIENCE: u32 = 3;
+
+/// How long entries sent by bulk may go without an acknowledgement before they are taken for lost, in election timeouts.
+/// Heartbeats overtake them, so nothing is known sooner; and one message may take a slow link this long.
+const BULK_PATIENCE: u32 = 3;
 
 impl Leader {
     pub(super) fn next_deadline(&self) -> Instant {
@@ -163,6 +169,7 @@ impl Raft {
             followed: self.now,
             told: Index::ZERO,
             fetch: None,
+            catch_up: None,
             digest: None,
             snapshot_from: Index::ZERO,
             link_down: self.contacts.get(&peer).is_some_and(|contact| contact.link == Some(false)),
@@ -237,6 +244,11 @@ impl Raft {
             {
                 peer.progress.probe(peer.progress.matched);
             }
+            if peer.progress.in_flight_size() > 0
+                && peer.catch_up.is_some_and(|since| now.since(since) > timeout * BULK_PATIENCE)
+            {
+                peer.progress.probe(peer.progress.matched);
+            }
         }
     }
 
@@ -307,6 +319,9 @@ impl Raft {
                 self.drop_message(from, format!("it matched {index}, the last index is {last}"));
             }
             AppendOutcome::Matched(index) => {
+                if index > peer.progress.matched && peer.catch_up.is_some() {
+                    peer.catch_up = Some(now);
+                }
                 if let Some(age) = peer.progress.acknowledged(index, now) {
                     self.metrics.log_replication_latency.entry(from).or_default().observe(age);
                 }
@@ -423,11 +438,16 @@ impl Raft {
         let epoch = self.own_epoch();
         let Role::Leader(leader) = &self.role else { return };
         for (id, peer) in &leader.peers {
+            // What goes by bulk is overtaken by this, and would be taken for lost.
+            let sent = match peer.catch_up {
+                Some(_) => peer.progress.matched,
+                None => peer.progress.next.previous(),
+            };
             let message = Message::Heartbeat {
                 epoch,
                 round: leader.round,
                 committed: self.committed.min(peer.progress.matched),
-                sent: peer.progress.next.previous(),
+                sent,
             };
             self.replies.push((*id, message, None));
         }
@@ -458,9 +478,20 @@ impl Raft {
             }
             let bare = probing == Some(true) || peer.link_down;
             let room = peer.progress.room(limits.window_size_max);
+            let is_idle = peer.progress.in_flight_size() == 0;
+            let is_old = next < self.tail.first_cached();
+            // The two ways keep no order between them: one is changed for the other when nothing is on its way.
+            if is_old && !bare && peer.catch_up.is_none() {
+                if !is_idle {
+                    return;
+                }
+                peer.catch_up = Some(self.now);
+            } else if is_idle && next > self.tail.last() {
+                peer.catch_up = None;
+            }
             let (entries, size) = if bare || room == 0 || next > self.tail.last() {
                 (Vec::new(), 0)
-            } else if next < self.tail.first_cached() {
+            } else if is_old {
                 if peer.fetch.is_some() {
                     return;
                 }
@@ -481,12 +512,26 @@ impl Raft {
                 }
                 return;
             }
+            let is_the_rest = next.0 + entries.len() as u64 > self.tail.last().0;
+            if peer.catch_up.is_some() && is_the_rest && !bare {
+                if !is_idle {
+                    return;
+                }
+                peer.catch_up = None;
+            }
             let epoch_before =
                 self.tail.epoch_at(next.previous()).expect("next is above what is purged");
             let previous = Position::new(next.previous(), epoch_before);
             let message =
                 append_message(peer, epoch, previous, self.committed, entries, size, self.now);
-            self.replies.push((to, message, None));
+            if peer.catch_up.is_some() && !bare {
+                if is_idle {
+                    peer.catch_up = Some(self.now);
+                }
+                self.bulk.push((to, message));
+            } else {
+                self.replies.push((to, message, None));
+            }
         }
     }
 
@@ -519,9 +564,12 @@ impl Raft {
         let previous = Position::new(next.previous(), epoch_before);
         let size = slots.iter().map(|slot| slot.entry.encoded_size()).sum();
         let entries = slots.into_iter().map(|slot| slot.entry).collect();
+        if peer.progress.in_flight_size() == 0 {
+            peer.catch_up = Some(self.now);
+        }
         let message =
             append_message(peer, epoch, previous, self.committed, entries, size, self.now);
-        self.replies.push((to, message, None));
+        self.bulk.push((to, message));
     }
 
     /// Tells the receiver of a hand-over to campaign, once it has the whole log.

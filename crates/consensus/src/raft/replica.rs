@@ -107,6 +107,8 @@ pub struct Raft {
     pub(super) acknowledgement: Option<Index>,
     /// Messages of this wake-up, with the writes that make them true.
     pub(super) replies: Vec<(NodeId, Message, Option<WriteId>)>,
+    /// Messages of this wake-up that are large and not urgent, and promise nothing new.
+    pub(super) bulk: Vec<(NodeId, Message)>,
     /// Proposals on their way to the leader.
     pub(super) forwards: Forwards,
     /// Reads that wait for the leader.
@@ -166,6 +168,7 @@ impl Raft {
             contacts: BTreeMap::new(),
             acknowledgement: None,
             replies: Vec::new(),
+            bulk: Vec::new(),
             forwards: Forwards::new(run),
             reads: FollowerReads::new(context),
             install: None,
@@ -370,6 +373,9 @@ impl Raft {
         for (to, message, after) in std::mem::take(&mut self.replies) {
             let message = crate::Message::Raft(message);
             self.outbox.push_back(Effect::Send { to, message, after });
+        }
+        for (to, message) in std::mem::take(&mut self.bulk) {
+            self.outbox.push_back(Effect::SendBulk { to, message: crate::Message::Raft(message) });
         }
         self.form_apply();
         self.check();

@@ -95,6 +95,7 @@ impl Script {
                 }
                 Effect::Persist { .. }
                 | Effect::Send { .. }
+                | Effect::SendBulk { .. }
                 | Effect::Apply { .. }
                 | Effect::Refused { .. }
                 | Effect::ReadReady { .. }

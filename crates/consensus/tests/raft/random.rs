@@ -330,7 +330,7 @@ impl World {
                 let wait = self.random.micros(50, 3_000);
                 self.after(wait, Happening::WriteDone { node, start });
             }
-            Effect::Send { .. } => {}
+            Effect::Send { .. } | Effect::SendBulk { .. } => {}
             Effect::Apply { first, last } => {
                 self.check_apply(node, first, last);
                 let wait = self.random.micros(10, 1_000);

@@ -157,6 +157,7 @@ impl Replica {
                         Some(_) | None => sends.push((*to, message.clone())),
                     }
                 }
+                Effect::SendBulk { to, message } => sends.push((*to, message.clone())),
                 Effect::Apply { first, last } => {
                     let asked = self.to_apply.back().map_or(self.machine.index(), |range| range.1);
                     assert_eq!(*first, asked.next(), "applies are consecutive");

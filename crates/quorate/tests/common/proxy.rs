@@ -1,4 +1,5 @@
-//! A detour that takes its time: what comes in leaves a chosen delay later, in order, and nothing is lost.
+//! A detour that takes its time: what comes in leaves a chosen delay later, and no faster than a chosen rate, in order, and
+//! nothing is lost.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,8 +14,16 @@ type Late = (Instant, Vec<u8>);
 /// A port in front of another one.
 pub(crate) struct Proxy {
     port: u16,
-    /// Milliseconds from a byte's coming to its leaving, in each direction.
-    delay: Arc<AtomicU64>,
+    way: Arc<Way>,
+}
+
+/// What the bytes of all connections meet with, in each direction.
+#[derive(Default)]
+struct Way {
+    /// Milliseconds from a byte's coming to its leaving.
+    delay: AtomicU64,
+    /// Bytes a second on each connection; 0 for as many as come.
+    rate: AtomicU64,
 }
 
 impl Proxy {
@@ -22,8 +31,8 @@ impl Proxy {
     pub(crate) fn to(port: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let own = listener.local_addr().expect("it is bound").port();
-        let delay = Arc::new(AtomicU64::new(0));
-        let shared = Arc::clone(&delay);
+        let way = Arc::new(Way::default());
+        let shared = Arc::clone(&way);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // Nobody listens behind it: the caller sees a connection that closes at once.
@@ -32,7 +41,7 @@ impl Proxy {
                 forward(&server, &client, &shared);
             }
         });
-        Proxy { port: own, delay }
+        Proxy { port: own, way }
     }
 
     /// Where it listens.
@@ -43,22 +52,34 @@ impl Proxy {
     /// How long bytes that come from now on take, in each direction.
     pub(crate) fn delay(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).expect("a short while");
-        self.delay.store(delay, Ordering::Relaxed);
+        self.way.delay.store(delay, Ordering::Relaxed);
+    }
+
+    /// How many bytes a second each connection takes from now on.
+    pub(crate) fn rate(&self, rate: u64) {
+        self.way.rate.store(rate, Ordering::Relaxed);
     }
 }
 
 /// Forwards one direction by two threads, so that one chunk's delay does not hold up the next one's reading.
-fn forward(from: &TcpStream, to: &TcpStream, delay: &Arc<AtomicU64>) {
+fn forward(from: &TcpStream, to: &TcpStream, way: &Arc<Way>) {
     let mut from = from.try_clone().expect("another handle");
     let to = to.try_clone().expect("another handle");
     to.set_nodelay(true).expect("a socket");
-    let delay = Arc::clone(delay);
+    let way = Arc::clone(way);
     let (sender, late) = channel::<Late>();
     std::thread::spawn(move || deliver(to, &late));
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(size) = from.read(&mut buffer) {
-            let due = Instant::now() + Duration::from_millis(delay.load(Ordering::Relaxed));
+            let now = Instant::now();
+            let due = now + Duration::from_millis(way.delay.load(Ordering::Relaxed));
+            if let Some(nanos) =
+                (size as u64 * 1_000_000_000).checked_div(way.rate.load(Ordering::Relaxed))
+            {
+                // Read no faster than that either, so that the sender's queue is where the bytes wait.
+                std::thread::sleep(Duration::from_nanos(nanos));
+            }
             if size == 0 || sender.send((due, buffer[..size].to_vec())).is_err() {
                 return;
             }
