@@ -74,12 +74,12 @@ impl Trace {
     fn parse(text: &str) -> Trace {
         let mut trace = Trace::default();
         for line in text.lines() {
-            let mut words = line.splitn(3, ' ').filter(|word| !word.is_empty());
-            let (Some(thread), Some(stamp), Some(what)) =
-                (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
+            // Process ids of few digits are padded.
+            let parts = line.split_once(' ').and_then(|(thread, rest)| {
+                let (stamp, what) = rest.trim_start().split_once(' ')?;
+                Some((thread, stamp, what))
+            });
+            let Some((thread, stamp, what)) = parts else { continue };
             if let Some(stamp) = parse_seconds(stamp) {
                 trace.take(thread, stamp, what.trim_start());
             }
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     const GOOD: [&str; 3] = [
-        "7 100.000010 pwrite64(9</d/n1/log/1.seg>, \"\\0mark-000001ab\", 512, 0) = 512 <0.000005>\n\
+        "7     100.000010 pwrite64(9</d/n1/log/1.seg>, \"\\0mark-000001ab\", 512, 0) = 512 <0.000005>\n\
          7 100.000020 fdatasync(9</d/n1/log/1.seg>) = 0 <0.000030>\n",
         "7 100.000020 pwrite64(9</d/n2/log/1.seg>, \"mark-000001\", 512, 0 <unfinished ...>\n\
          8 100.000021 fsync(4</d/n2/engine/x>) = 0 <0.000001>\n\
