@@ -316,7 +316,7 @@ mod tests {
         check("fdatasync(9</d/n1/log/1.seg>", "fdatasync(8</d/n1/log/2.seg>");
         check("fdatasync(9</d/n1/log/1.seg>", "fdatasync(9</d/n1/engine/1.seg>");
         check("mark-000001ab", "mark-000002ab");
-        check("7 100.000010 pwrite64", "7 100.000000 pwrite64");
+        check("100.000010 pwrite64", "100.000000 pwrite64");
     }
 
     #[test]
