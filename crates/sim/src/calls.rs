@@ -4,9 +4,9 @@ use crate::client::Pending;
 use crate::engine;
 use crate::finale::Stage;
 use crate::history::{Call, ClientId, Moment, Outcome};
-use crate::mutants::Mutant;
+use crate::mutants::{self, Mutant};
 use crate::network::ProcessId;
-use crate::world::{Event, PROCESS_COUNT, World};
+use crate::world::{Event, World};
 use quorate_node::Request;
 use quorate_types::{EntryKind, Instant};
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl World {
         if self.stage != Stage::Working || self.clients.pending(client).is_some() {
             return;
         }
-        let (call, process) = self.clients.draw(client, PROCESS_COUNT, &mut self.dice.clients);
+        let (call, process) = self.clients.draw(client, &mut self.dice.clients);
         if !self.send_call(client, call, process) {
             let wait =
                 self.dice.clients.duration(Duration::from_millis(10), Duration::from_millis(300));
@@ -39,13 +39,16 @@ impl World {
             write!(f, "{client} asks n{} {call}", process.0 + 1)
         });
         self.clients.begin(client, Pending { call, called, at: (process, life) });
-        if call.write().is_none() && self.options.mutant == Some(Mutant::StaleRead) {
+        if call.is_read() && self.options.mutant == Some(Mutant::StaleRead) {
             self.read_locally(process, client, call);
             return true;
         }
         let patience_max = self.mix.workload.patience_max;
         let patience = self.dice.clients.duration(Duration::from_millis(300), patience_max);
         let group = self.group();
+        if self.options.mutant == Some(Mutant::ProposedTwice) && self.dice.clients.chance(20_000) {
+            self.propose_beside(process, call);
+        }
         self.request(process, client, |now| {
             let deadline = Some(now + patience);
             match engine::command(call) {
@@ -60,6 +63,8 @@ impl World {
     /// A call has ended; its client thinks about the next one.
     pub(crate) fn end_call(&mut self, client: ClientId, outcome: Outcome) {
         let now = self.next_moment();
+        let sings = self.options.mutant == Some(Mutant::Canary);
+        let outcome = if sings { mutants::sing(outcome) } else { outcome };
         let Some(operation) = self.clients.end(client, now, outcome) else { return };
         self.trace.step(self.now, "return", &[client.0 as u64, operation.ended.0], |f| {
             write!(f, "{operation}")

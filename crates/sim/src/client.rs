@@ -1,13 +1,16 @@
 //! Clients: each has one call under way, writes values that nobody else writes, and never trusts silence.
 
 use crate::dice::Dice;
-use crate::history::{Call, ClientId, History, Key, Moment, Operation, Outcome, Value};
+use crate::history::{Call, ClientId, History, Key, Moment, Operation, Outcome, Revision, Value};
 use crate::network::{Life, ProcessId};
 use crate::swarm::Workload;
 use std::collections::BTreeMap;
 
 /// How many of the latest values of a register a client may expect in a swap.
 const REMEMBERED_COUNT: usize = 4;
+
+/// How far before the highest revision known a compaction reaches, at most.
+const COMPACT_MARGIN: u64 = 50;
 
 /// A call under way.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +30,14 @@ pub struct Clients {
     workload: Workload,
     /// Their calls under way.
     pending: Vec<Option<Pending>>,
+    /// How many processes there are.
+    process_count: usize,
     /// The process that each prefers.
     favourite: Vec<ProcessId>,
     /// The next value to write.
     next_value: u64,
+    /// The highest revision that anybody was told.
+    highest: Revision,
     /// Values that swaps may expect: recently written or seen.
     remembered: BTreeMap<Key, Vec<Value>>,
     /// What was asked and answered.
@@ -38,15 +45,17 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients that have not called yet; `extra_count` more than the workload has are for the probes at the end.
+    /// Clients that have not called yet: those of the workload, and one a process for the probes at the end.
     #[must_use]
-    pub fn new(workload: Workload, extra_count: usize) -> Clients {
-        let count = workload.client_count + extra_count;
+    pub fn new(workload: Workload, process_count: usize) -> Clients {
+        let count = workload.client_count + process_count;
         Clients {
             workload,
             pending: vec![None; count],
-            favourite: (0..count).map(|client| ProcessId(client % 3)).collect(),
+            process_count,
+            favourite: (0..count).map(|client| ProcessId(client % process_count)).collect(),
             next_value: 1,
+            highest: Revision::default(),
             remembered: BTreeMap::new(),
             history: History::default(),
         }
@@ -65,31 +74,41 @@ impl Clients {
     }
 
     /// The next call of a client of the workload, and where it goes.
-    pub fn draw(
-        &mut self,
-        client: ClientId,
-        process_count: usize,
-        dice: &mut Dice,
-    ) -> (Call, ProcessId) {
+    pub fn draw(&mut self, client: ClientId, dice: &mut Dice) -> (Call, ProcessId) {
         if dice.chance(100_000) {
-            self.favourite[client.0] = ProcessId(dice.position(process_count));
+            self.favourite[client.0] = ProcessId(dice.position(self.process_count));
         }
-        let Workload { register_count, get, scan, swap, .. } = self.workload;
-        let key = Key(u32::try_from(dice.below(register_count.into())).expect("below a u32"));
+        let Workload { get, scan, swap, delete, compact, .. } = self.workload;
+        let key = self.draw_key(dice);
         let draw = u32::try_from(dice.below(1_000_000)).expect("below a million");
         let call = if draw < get {
             Call::Get { key }
         } else if draw < get + scan {
-            Call::Scan
+            let (one, two) = (key.0, self.draw_key(dice).0);
+            Call::Scan { first: Key(one.min(two)), end: Key(one.max(two) + 1) }
         } else if draw < get + scan + swap {
             let known = self.remembered.get(&key).map_or(&[][..], Vec::as_slice);
             let choice = dice.position(known.len() + 1);
             let expected = known.get(choice).copied();
-            Call::Swap { key, expected, value: self.fresh_value() }
+            let value = self.fresh_value();
+            let other = Some(self.draw_key(dice)).filter(|other| *other != key);
+            let also = other.map(|other| (other, self.fresh_value()));
+            Call::Swap { key, expected, value, also }
+        } else if draw < get + scan + swap + delete {
+            Call::Delete { key }
+        } else if draw < get + scan + swap + delete + compact && self.highest.0 > 2 {
+            let revision =
+                Revision(self.highest.0 - dice.below(self.highest.0.min(COMPACT_MARGIN)));
+            Call::Compact { revision }
         } else {
             Call::Put { key, value: self.fresh_value() }
         };
         (call, self.favourite[client.0])
+    }
+
+    fn draw_key(&self, dice: &mut Dice) -> Key {
+        let count = u64::from(self.workload.register_count);
+        Key(u32::try_from(dice.below(count)).expect("below a u32"))
     }
 
     /// A client calls.
@@ -102,7 +121,7 @@ impl Clients {
     pub fn end(&mut self, client: ClientId, now: Moment, outcome: Outcome) -> Option<Operation> {
         let Pending { call, called, at } = self.pending[client.0].take()?;
         if matches!(outcome, Outcome::Refused | Outcome::Unknown) {
-            self.favourite[client.0] = ProcessId((at.0.0 + 1) % 3);
+            self.favourite[client.0] = ProcessId((at.0.0 + 1) % self.process_count);
         }
         let operation = Operation { client, call, called, ended: now, outcome };
         self.remember(&operation);
@@ -111,8 +130,12 @@ impl Clients {
     }
 
     fn remember(&mut self, operation: &Operation) {
+        self.highest = self.highest.max(operation.outcome.revision().unwrap_or_default());
         let seen = match (&operation.outcome, operation.call) {
-            (Outcome::Written(_) | Outcome::Unknown, call) => call.write(),
+            (Outcome::Written(_) | Outcome::Unknown, call) => {
+                let written = call.writes().into_iter().next();
+                written.and_then(|(key, value)| Some((key, value?)))
+            }
             (
                 Outcome::Got(_, Some(found)) | Outcome::NotWritten(_, Some(found)),
                 Call::Get { key } | Call::Swap { key, .. },
@@ -121,6 +144,8 @@ impl Clients {
                 Outcome::Got(..)
                 | Outcome::NotWritten(..)
                 | Outcome::Scanned(..)
+                | Outcome::Deleted(..)
+                | Outcome::Compacted(_)
                 | Outcome::Refused,
                 _,
             ) => None,
@@ -158,10 +183,10 @@ mod tests {
         let mut values = std::collections::BTreeSet::new();
         let client = ClientId(0);
         for number in 0..100 {
-            let (call, process) = clients.draw(client, 3, &mut dice);
+            let (call, process) = clients.draw(client, &mut dice);
             let called = Moment(number * 2);
             clients.begin(client, Pending { call, called, at: (process, Life(1)) });
-            if let Some((_, value)) = call.write() {
+            for value in call.writes().into_iter().filter_map(|(_, value)| value) {
                 assert!(values.insert(value), "{value} is written twice");
             }
             let ended = Moment(number * 2 + 1);

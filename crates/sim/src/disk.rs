@@ -10,13 +10,15 @@
 //! Only the content of files can be unsynced: the requests that create, rename and delete sync the folder themselves,
 //! so a crash in the middle of one leaves the old or the new state.
 
+mod file;
+#[cfg(test)]
+mod tests;
+
 use crate::dice::Dice;
 use bytes::Bytes;
+use file::SimFile;
 use quorate_types::{DiskDone, DiskError, DiskOp, DiskOutput, DiskReader, DiskRequest, FileName};
 use std::collections::BTreeMap;
-
-/// The unit that a device writes whole or not at all.
-const SECTOR_SIZE: usize = 512;
 
 /// Names one submitted request for the life of the disk: a process chooses its own ids anew at each start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,12 @@ pub enum Ending {
     SyncFailed,
     /// The lie of a mutant: reported as synced, but only written.
     Unsynced,
+    /// Another one: the sync fails, a second one is good, and that is believed.
+    SyncRetried,
+    /// The lie of a device: reported as done, but nothing was written.
+    Lost,
+    /// Another one: written at this offset of the file instead.
+    Misdirected(u64),
 }
 
 /// What a power loss took.
@@ -44,50 +52,22 @@ pub struct Loss {
     pub torn_count: u64,
 }
 
-/// A write that reached the file and was not synced.
+/// A write that was reported done and never reached the device.
 #[derive(Clone, Debug)]
-struct Unsynced {
-    /// Where it begins.
+struct Lost {
+    /// Of which file.
+    file: FileName,
+    /// Where it should begin.
     offset: usize,
-    /// What was written.
+    /// What it should have written.
     data: Vec<u8>,
+    /// How many writes were synced since.
+    followed_count: u32,
 }
 
-/// One file.
-#[derive(Clone, Debug, Default)]
-struct SimFile {
-    /// What reads see.
-    live: Vec<u8>,
-    /// What is left after a power loss that takes all it can.
-    durable: Vec<u8>,
-    /// What a sync would make durable, in order.
-    unsynced: Vec<Unsynced>,
-}
-
-impl SimFile {
-    fn whole(content: Vec<u8>) -> SimFile {
-        SimFile { durable: content.clone(), live: content, unsynced: Vec::new() }
-    }
-
-    fn write(&mut self, offset: usize, data: Vec<u8>) {
-        overwrite(&mut self.live, offset, &data);
-        self.unsynced.push(Unsynced { offset, data });
-    }
-
-    fn sync(&mut self) {
-        for write in self.unsynced.drain(..) {
-            overwrite(&mut self.durable, write.offset, &write.data);
-        }
-    }
-}
-
-fn overwrite(content: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(data);
-}
+/// After so many later writes a lost one stays lost over a crash: only then do the records that follow tell that one is
+/// missing. No log can notice that the very last thing it was told to be durable is not.
+const FOLLOWED_COUNT_MIN: u32 = 2;
 
 /// The disk under one data folder.
 ///
@@ -102,6 +82,10 @@ pub struct CrashDisk {
     in_flight: BTreeMap<Ticket, DiskRequest>,
     /// The next ticket.
     next: u64,
+    /// The latest write that a device lied about, while a crash would bring it back.
+    lost: Option<Lost>,
+    /// Whether no more space can be had.
+    full: bool,
 }
 
 impl CrashDisk {
@@ -140,6 +124,7 @@ impl CrashDisk {
 
     /// The process dies, the system lives: what was written stays, what is on its way lands in part.
     pub fn kill(&mut self, dice: &mut Dice) {
+        self.bring_back_lost();
         for request in std::mem::take(&mut self.in_flight).into_values() {
             let DiskRequest { id: _, op } = request;
             match op {
@@ -161,6 +146,7 @@ impl CrashDisk {
 
     /// The power fails: unsynced bytes go, but any sector and any prefix of them may have reached the device.
     pub fn lose_power(&mut self, dice: &mut Dice) -> Loss {
+        self.bring_back_lost();
         let mut loss = Loss::default();
         for request in std::mem::take(&mut self.in_flight).into_values() {
             match request.op {
@@ -177,11 +163,9 @@ impl CrashDisk {
             }
         }
         for file in self.files.values_mut() {
-            for write in std::mem::take(&mut file.unsynced) {
-                loss.unsynced_size += write.data.len() as u64;
-                loss.torn_count += u64::from(tear(&mut file.durable, &write, dice));
-            }
-            file.live.clone_from(&file.durable);
+            let (unsynced_size, torn_count) = file.lose_power(dice);
+            loss.unsynced_size += unsynced_size;
+            loss.torn_count += torn_count;
         }
         loss
     }
@@ -189,7 +173,7 @@ impl CrashDisk {
     /// How many bytes a power loss would put at risk now, those on their way included.
     #[must_use]
     pub fn unsynced_size(&self) -> u64 {
-        let written = self.files.values().flat_map(|file| &file.unsynced).map(|w| w.data.len());
+        let written = self.files.values().map(SimFile::unsynced_size);
         let coming = self.in_flight.values().map(|request| match &request.op {
             DiskOp::Write { data, .. } => data.iter().map(Bytes::len).sum(),
             DiskOp::Allocate { .. }
@@ -204,9 +188,83 @@ impl CrashDisk {
     /// A disk that holds what would be left if power failed now and took all that it can.
     #[must_use]
     pub fn durable_image(&self) -> CrashDisk {
-        let whole = |file: &SimFile| SimFile::whole(file.durable.clone());
-        let files = self.files.iter().map(|(name, file)| (name.clone(), whole(file))).collect();
-        CrashDisk { files, in_flight: BTreeMap::new(), next: 0 }
+        let files = self.files.iter().map(|(name, file)| (name.clone(), file.durable_half()));
+        CrashDisk { files: files.collect(), ..CrashDisk::default() }
+    }
+
+    /// Reads what would be left if power failed now and took all that it can.
+    #[must_use]
+    pub fn durable(&self) -> Durable<'_> {
+        Durable(self)
+    }
+
+    /// Takes one file over from another disk.
+    pub fn copy_from(&mut self, other: &CrashDisk, file: &FileName) {
+        if let Some(content) = other.files.get(file) {
+            self.files.insert(file.clone(), content.clone());
+        }
+    }
+
+    /// From now on no more space can be had, or again.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Whether a write is lost that a crash would bring back.
+    #[must_use]
+    pub fn is_loss_open(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// The files of a folder that hold anything but zeroes, and how far they do, in bytes.
+    #[must_use]
+    pub fn used(&self, folder: &str) -> Vec<(FileName, u64)> {
+        let files = self.files.iter().filter(|(name, _)| is_in(name, folder));
+        let sizes = files.map(|(name, file)| (name.clone(), file.used_size() as u64));
+        sizes.filter(|(_, size)| *size > 0).collect()
+    }
+
+    /// Flips the bits of `mask` in bytes at rest.
+    pub fn rot(&mut self, file: &FileName, offset: u64, size: u64, mask: u8) {
+        if let Some(file) = self.files.get_mut(file) {
+            file.rot(position(offset), position(size), mask);
+        }
+    }
+
+    /// Flips a bit in every durable copy of some bytes in a folder. Gives how many there were.
+    pub fn rot_copies(&mut self, folder: &str, bytes: &[u8]) -> usize {
+        let mut count = 0;
+        for (_, file) in self.files.iter_mut().filter(|(name, _)| is_in(name, folder)) {
+            for at in file.find(bytes) {
+                file.rot(at + bytes.len() / 2, 1, 0x10);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Makes the page at an offset unreadable until it is written again.
+    pub fn lose_page(&mut self, file: &FileName, offset: u64) {
+        if let Some(file) = self.files.get_mut(file) {
+            file.lose_page(position(offset));
+        }
+    }
+
+    /// A lost write that too little followed comes to rest after all.
+    fn bring_back_lost(&mut self) {
+        if let Some(lost) = self.lost.take()
+            && let Some(file) = self.files.get_mut(&lost.file)
+        {
+            file.overwrite_at_rest(lost.offset, &lost.data);
+        }
+    }
+
+    /// A write was synced.
+    fn note_followed(&mut self) {
+        if let Some(lost) = &mut self.lost {
+            lost.followed_count += 1;
+        }
+        self.lost.take_if(|lost| lost.followed_count >= FOLLOWED_COUNT_MIN);
     }
 
     fn carry_out(
@@ -216,6 +274,7 @@ impl CrashDisk {
         dice: &mut Dice,
     ) -> Result<DiskOutput, DiskError> {
         match op {
+            DiskOp::Allocate { file, .. } if self.full => return Err(DiskError::NoSpace(file)),
             DiskOp::Allocate { file, size } => {
                 self.files.insert(file, SimFile::whole(vec![0; position(size)]));
             }
@@ -262,14 +321,26 @@ impl CrashDisk {
             Ending::SyncFailed if sync => {
                 file.write(offset, data);
                 // The pages are marked clean without having reached the device: nothing is left for a later sync.
-                file.unsynced.clear();
+                file.forget_unsynced();
                 return failed(name, "simulated sync error");
             }
+            Ending::SyncRetried => {
+                file.write(offset, data);
+                file.forget_unsynced();
+            }
             Ending::Unsynced => file.write(offset, data),
+            Ending::Lost => {
+                self.lost = Some(Lost { file: name, offset, data, followed_count: 0 });
+            }
+            Ending::Misdirected(elsewhere) => {
+                file.overwrite_at_rest(position(elsewhere), &data);
+                self.lost = Some(Lost { file: name, offset, data, followed_count: 0 });
+            }
             Ending::Good | Ending::SyncFailed => {
                 file.write(offset, data);
                 if sync {
                     file.sync();
+                    self.note_followed();
                 }
             }
         }
@@ -292,37 +363,6 @@ impl CrashDisk {
     }
 }
 
-/// Puts a random part of an unsynced write onto the device: nothing, all, a prefix of bytes, or any of its sectors.
-/// True when it was torn.
-fn tear(durable: &mut Vec<u8>, write: &Unsynced, dice: &mut Dice) -> bool {
-    match dice.below(4) {
-        0 => false,
-        1 => {
-            overwrite(durable, write.offset, &write.data);
-            false
-        }
-        2 => {
-            let size = dice.position(write.data.len() + 1);
-            overwrite(durable, write.offset, &write.data[..size]);
-            size > 0 && size < write.data.len()
-        }
-        _ => {
-            let mut start = 0;
-            let mut kept = 0;
-            while start < write.data.len() {
-                let sector_end = (write.offset + start) / SECTOR_SIZE * SECTOR_SIZE + SECTOR_SIZE;
-                let end = (sector_end - write.offset).min(write.data.len());
-                if dice.chance(500_000) {
-                    overwrite(durable, write.offset + start, &write.data[start..end]);
-                    kept += end - start;
-                }
-                start = end;
-            }
-            kept > 0 && kept < write.data.len()
-        }
-    }
-}
-
 fn concatenated(data: &[Bytes]) -> Vec<u8> {
     data.concat()
 }
@@ -333,162 +373,52 @@ fn position(offset: u64) -> usize {
 
 impl DiskReader for CrashDisk {
     fn list(&self, folder: &str) -> Result<Vec<(FileName, u64)>, DiskError> {
-        let inside = |name: &FileName| match name.as_str().rsplit_once('/') {
-            Some((parent, _)) => parent == folder,
-            None => folder.is_empty(),
-        };
-        let files = self.files.iter().filter(|(name, _)| inside(name));
+        let files = self.files.iter().filter(|(name, _)| is_in(name, folder));
         Ok(files.map(|(name, file)| (name.clone(), file.live.len() as u64)).collect())
     }
 
     fn read(&self, file: &FileName, offset: u64, size: u64) -> Result<Bytes, DiskError> {
-        let content = &self.files.get(file).ok_or_else(|| DiskError::NotFound(file.clone()))?.live;
-        let start = position(offset).min(content.len());
-        let end = position(offset.saturating_add(size)).min(content.len());
-        Ok(Bytes::copy_from_slice(&content[start..end]))
+        let found = self.files.get(file).ok_or_else(|| DiskError::NotFound(file.clone()))?;
+        read_half(found, &found.live, file, offset, size)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use quorate_types::DiskId;
+/// The durable half of a disk.
+pub struct Durable<'a>(&'a CrashDisk);
 
-    fn name() -> FileName {
-        FileName::new("log/1")
+impl DiskReader for Durable<'_> {
+    fn list(&self, folder: &str) -> Result<Vec<(FileName, u64)>, DiskError> {
+        let files = self.0.files.iter().filter(|(name, _)| is_in(name, folder));
+        Ok(files.map(|(name, file)| (name.clone(), file.durable.len() as u64)).collect())
     }
 
-    fn request(op: DiskOp) -> DiskRequest {
-        DiskRequest { id: DiskId(1), op }
+    fn read(&self, file: &FileName, offset: u64, size: u64) -> Result<Bytes, DiskError> {
+        let found = self.0.files.get(file).ok_or_else(|| DiskError::NotFound(file.clone()))?;
+        read_half(found, &found.durable, file, offset, size)
     }
+}
 
-    fn write(offset: u64, data: &'static [u8], sync: bool) -> DiskRequest {
-        let data = vec![Bytes::from_static(data)];
-        request(DiskOp::Write { file: name(), offset, data, sync })
+/// Reads from one half of a file.
+fn read_half(
+    file: &SimFile,
+    content: &[u8],
+    name: &FileName,
+    offset: u64,
+    size: u64,
+) -> Result<Bytes, DiskError> {
+    let start = position(offset).min(content.len());
+    let end = position(offset.saturating_add(size)).min(content.len());
+    if !file.is_readable(start, end) {
+        let reason = "simulated read error".to_owned();
+        return Err(DiskError::Io { file: name.clone(), reason });
     }
+    Ok(Bytes::copy_from_slice(&content[start..end]))
+}
 
-    fn disk() -> (CrashDisk, Dice) {
-        let mut disk = CrashDisk::new();
-        let mut dice = Dice::new(1, "disk");
-        let allocate = DiskOp::Allocate { file: name(), size: 2048 };
-        let ticket = disk.submit(request(allocate));
-        let done = disk.complete(ticket, Ending::Good, &mut dice);
-        assert_eq!(done, Some(DiskDone { id: DiskId(1), result: Ok(DiskOutput::Done) }));
-        (disk, dice)
-    }
-
-    fn run(disk: &mut CrashDisk, dice: &mut Dice, request: DiskRequest, ending: Ending) -> bool {
-        let ticket = disk.submit(request);
-        disk.complete(ticket, ending, dice).expect("no crash").result.is_ok()
-    }
-
-    fn content(disk: &CrashDisk, size: u64) -> Bytes {
-        disk.read(&name(), 0, size).expect("it exists")
-    }
-
-    #[test]
-    fn a_kill_keeps_what_was_written_and_a_power_loss_keeps_what_was_synced() {
-        let mut kept = 0;
-        for seed in 0..64 {
-            let (mut disk, _) = disk();
-            let mut dice = Dice::new(seed, "crash");
-            assert!(run(&mut disk, &mut dice, write(0, b"aaaa", true), Ending::Good));
-            assert!(run(&mut disk, &mut dice, write(4, b"bbbb", false), Ending::Good));
-            disk.kill(&mut dice);
-            assert_eq!(&content(&disk, 8)[..], b"aaaabbbb");
-            let loss = disk.lose_power(&mut dice);
-            assert_eq!(loss.unsynced_size, 4);
-            assert_eq!(&content(&disk, 4)[..], b"aaaa");
-            kept += u64::from(&content(&disk, 8)[..] == b"aaaabbbb");
-        }
-        assert!((1..63).contains(&kept), "unsynced bytes stayed {kept} times of 64");
-    }
-
-    #[test]
-    fn a_sync_makes_earlier_writes_to_the_file_durable() {
-        let (mut disk, mut dice) = disk();
-        assert!(run(&mut disk, &mut dice, write(0, b"aaaa", false), Ending::Good));
-        assert!(run(&mut disk, &mut dice, write(4, b"bbbb", true), Ending::Good));
-        assert_eq!(disk.unsynced_size(), 0);
-        disk.lose_power(&mut dice);
-        assert_eq!(&content(&disk, 8)[..], b"aaaabbbb");
-    }
-
-    #[test]
-    fn after_a_failed_sync_bytes_read_back_good_and_no_later_sync_saves_them() {
-        let (mut disk, mut dice) = disk();
-        assert!(!run(&mut disk, &mut dice, write(0, b"aaaa", true), Ending::SyncFailed));
-        assert!(run(&mut disk, &mut dice, write(4, b"bbbb", true), Ending::Good));
-        assert_eq!(&content(&disk, 8)[..], b"aaaabbbb");
-        disk.lose_power(&mut dice);
-        assert_eq!(&content(&disk, 8)[..], b"\0\0\0\0bbbb");
-    }
-
-    #[test]
-    fn a_write_in_flight_is_torn_at_every_byte_and_in_every_sector() {
-        static LONG: [u8; 1536] = [7; 1536];
-        let mut sizes = std::collections::BTreeSet::new();
-        let mut middle_only = 0;
-        for seed in 0..400 {
-            let (mut disk, _) = disk();
-            let mut dice = Dice::new(seed, "crash");
-            let data = vec![Bytes::from_static(&LONG)];
-            disk.submit(request(DiskOp::Write { file: name(), offset: 0, data, sync: true }));
-            disk.lose_power(&mut dice);
-            let found = content(&disk, 1536);
-            sizes.insert(found.iter().filter(|byte| **byte == 7).count());
-            middle_only += u32::from(found[0] == 0 && found[600] == 7 && found[1100] == 0);
-        }
-        assert!(sizes.len() > 50, "only {} different sizes survived", sizes.len());
-        assert!(middle_only > 0, "no crash kept a middle sector alone");
-        assert!(sizes.contains(&0));
-        assert!(sizes.contains(&1536));
-    }
-
-    #[test]
-    fn a_crash_takes_the_completion_with_it() {
-        let (mut disk, mut dice) = disk();
-        let ticket = disk.submit(write(0, b"aaaa", true));
-        disk.kill(&mut dice);
-        assert_eq!(disk.complete(ticket, Ending::Good, &mut dice), None);
-    }
-
-    #[test]
-    fn a_replace_is_atomic_over_a_crash() {
-        let mut seen = std::collections::BTreeSet::new();
-        for seed in 0..32 {
-            let (mut disk, _) = disk();
-            let mut dice = Dice::new(seed, "crash");
-            let file = FileName::new("identity");
-            let put = |data: &'static [u8]| {
-                request(DiskOp::Replace { file: file.clone(), data: Bytes::from_static(data) })
-            };
-            assert!(run(&mut disk, &mut dice, put(b"old"), Ending::Good));
-            disk.submit(put(b"newer"));
-            disk.lose_power(&mut dice);
-            seen.insert(disk.read(&file, 0, 10).expect("it exists"));
-        }
-        let expected = [Bytes::from_static(b"newer"), Bytes::from_static(b"old")];
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn the_lie_of_a_mutant_costs_the_bytes() {
-        let (mut disk, mut dice) = disk();
-        assert!(run(&mut disk, &mut dice, write(0, b"aaaa", true), Ending::Unsynced));
-        assert_eq!(disk.unsynced_size(), 4);
-        assert_eq!(&content(&disk.durable_image(), 4)[..], b"\0\0\0\0");
-        disk.write_back(&name());
-        assert_eq!(&content(&disk.durable_image(), 4)[..], b"aaaa");
-    }
-
-    #[test]
-    fn folders_list_their_own_files_only() {
-        let (mut disk, mut dice) = disk();
-        let replace = DiskOp::Replace { file: FileName::new("identity"), data: Bytes::new() };
-        assert!(run(&mut disk, &mut dice, request(replace), Ending::Good));
-        assert_eq!(disk.list(""), Ok(vec![(FileName::new("identity"), 0)]));
-        assert_eq!(disk.list("log"), Ok(vec![(name(), 2048)]));
-        assert_eq!(disk.list("other"), Ok(vec![]));
+/// Whether a file lies in a folder, not in one below it.
+fn is_in(name: &FileName, folder: &str) -> bool {
+    match name.as_str().rsplit_once('/') {
+        Some((parent, _)) => parent == folder,
+        None => folder.is_empty(),
     }
 }

@@ -6,8 +6,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_node::MachineRequest;
 use quorate_store::engine::{MemoryDisk, MemoryEngine};
 use quorate_store::etcd::{
-    Command, Compare, CompareResult, CompareTarget, KeyValue, PutRequest, RangeRequest,
-    RangeResponse, Reply, RequestOp, ResponseOp, TxnRequest,
+    Command, CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue,
+    PutRequest, RangeRequest, RangeResponse, Reply, RequestOp, ResponseOp, TxnRequest,
 };
 use quorate_store::{ReadError, Store, StoreReader};
 use quorate_types::{ApplyFault, GroupId, SnapshotSource};
@@ -15,9 +15,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What all keys of the workload begin with.
 const KEY_PREFIX: &[u8] = b"register/";
-
-/// The first key after all of them.
-const KEY_END: &[u8] = b"register0";
 
 /// How many bytes follow most values, at most: records then end anywhere in a sector.
 const PADDING_SIZE_MAX: u64 = 400;
@@ -64,7 +61,7 @@ pub(crate) fn command(call: Call) -> Option<Bytes> {
     };
     let command = match call {
         Call::Put { key, value } => Command::Put(put(key, value)),
-        Call::Swap { key, expected, value } => {
+        Call::Swap { key, expected, value, also } => {
             let target = match expected {
                 None => CompareTarget::Version(0),
                 Some(expected) => CompareTarget::Value(value_bytes(expected)),
@@ -77,11 +74,22 @@ pub(crate) fn command(call: Call) -> Option<Bytes> {
             };
             Command::Txn(TxnRequest {
                 compare: vec![compare],
-                success: vec![RequestOp::Put(put(key, value))],
-                failure: vec![RequestOp::Range(range(Some(key), 0))],
+                success: [(key, value)]
+                    .into_iter()
+                    .chain(also)
+                    .map(|(key, value)| RequestOp::Put(put(key, value)))
+                    .collect(),
+                failure: vec![RequestOp::Range(range(key, Key(key.0 + 1), 0))],
             })
         }
-        Call::Get { .. } | Call::Scan => return None,
+        Call::Delete { key } => Command::DeleteRange(DeleteRangeRequest {
+            key: key_bytes(key),
+            ..DeleteRangeRequest::default()
+        }),
+        Call::Compact { revision } => Command::Compact(CompactRequest {
+            revision: i64::try_from(revision.0).expect("revisions are small"),
+        }),
+        Call::Get { .. } | Call::Scan { .. } => return None,
     };
     Some(command.encode())
 }
@@ -103,34 +111,46 @@ pub(crate) fn outcome(call: Call, reply: &Reply) -> Result<Outcome, String> {
             }
             other => Err(format!("{other:?} answers the read of one register")),
         },
-        (Call::Put { .. } | Call::Swap { .. } | Call::Get { .. } | Call::Scan, other) => {
-            Err(format!("{other:?} answers {call}"))
+        (Call::Delete { .. }, Reply::DeleteRange(response)) => {
+            Ok(Outcome::Deleted(revision(response.revision)?, response.deleted > 0))
         }
+        (Call::Compact { .. }, Reply::Compact(response)) => {
+            Ok(Outcome::Compacted(revision(response.revision)?))
+        }
+        // What is forgotten already, or not there yet, cannot be forgotten.
+        (Call::Compact { .. }, Reply::Error(_)) => Ok(Outcome::Refused),
+        (
+            Call::Put { .. }
+            | Call::Swap { .. }
+            | Call::Delete { .. }
+            | Call::Compact { .. }
+            | Call::Get { .. }
+            | Call::Scan { .. },
+            other,
+        ) => Err(format!("{other:?} answers {call}")),
     }
 }
 
-/// Carries out a read on one replica, at a revision, or at its current one.
+/// Carries out a read of registers from `first` to before `end` on one replica, at a revision, or at its current one.
 ///
 /// # Errors
 /// When the store cannot answer, or answers something that the workload never wrote.
 pub(crate) fn read(
     reader: &StoreReader<MemoryEngine>,
-    key: Option<Key>,
+    first: Key,
+    end: Key,
     at: Option<Revision>,
 ) -> Result<(Revision, BTreeMap<Key, Found>), String> {
     let at = at.map_or(0, |revision| i64::try_from(revision.0).expect("revisions are small"));
-    let response = reader.range(&range(key, at)).map_err(|error| match error {
+    let response = reader.range(&range(first, end, at)).map_err(|error| match error {
         ReadError::Refused(refusal) => format!("a read at revision {at} is refused: {refusal}"),
         ReadError::Fault(fault) => format!("a read at revision {at} fails: {fault}"),
     })?;
     Ok((revision(response.revision)?, registers(&response)?))
 }
 
-fn range(key: Option<Key>, revision: i64) -> RangeRequest {
-    let (key, range_end) = match key {
-        Some(key) => (key_bytes(key), Bytes::new()),
-        None => (Bytes::from_static(KEY_PREFIX), Bytes::from_static(KEY_END)),
-    };
+fn range(first: Key, end: Key, revision: i64) -> RangeRequest {
+    let (key, range_end) = (key_bytes(first), key_bytes(end));
     RangeRequest { key, range_end, revision, ..RangeRequest::default() }
 }
 
@@ -202,19 +222,27 @@ mod tests {
         let put = Call::Put { key, value: Value(50) };
         assert_eq!(apply(&mut machine, 1, put), Outcome::Written(Revision(2)));
         let found = Found { value: Value(50), written_at: Revision(2) };
-        let swap = |expected, value| Call::Swap { key, expected, value: Value(value) };
+        let swap = |expected, value| Call::Swap { key, expected, value: Value(value), also: None };
         assert_eq!(
             apply(&mut machine, 2, swap(None, 51)),
             Outcome::NotWritten(Revision(2), Some(found))
         );
         let written = Outcome::Written(Revision(3));
         assert_eq!(apply(&mut machine, 3, swap(Some(Value(50)), 52)), written);
-        let create = Call::Swap { key: other, expected: None, value: Value(53) };
+        let also = Some((Key(9), Value(54)));
+        let create = Call::Swap { key: other, expected: None, value: Value(53), also };
         assert_eq!(apply(&mut machine, 4, create), Outcome::Written(Revision(4)));
-        let (now, all) = read(&machine.reader, None, None).expect("a read");
-        assert_eq!(now, Revision(4));
-        assert_eq!(all.keys().copied().collect::<Vec<_>>(), [key, other]);
-        let (_, before) = read(&machine.reader, Some(key), Some(Revision(2))).expect("a read");
+        let all = || read(&machine.reader, Key(0), Key(u32::MAX), None).expect("a read");
+        assert_eq!(all().0, Revision(4));
+        assert_eq!(all().1.keys().copied().collect::<Vec<_>>(), [key, other, Key(9)]);
+        let (_, before) = read(&machine.reader, key, other, Some(Revision(2))).expect("a read");
         assert_eq!(before.get(&key), Some(&found));
+        let delete = Call::Delete { key: other };
+        assert_eq!(apply(&mut machine, 5, delete), Outcome::Deleted(Revision(5), true));
+        assert_eq!(apply(&mut machine, 6, delete), Outcome::Deleted(Revision(5), false));
+        let compact = |revision| Call::Compact { revision: Revision(revision) };
+        assert_eq!(apply(&mut machine, 7, compact(4)), Outcome::Compacted(Revision(5)));
+        assert_eq!(apply(&mut machine, 8, compact(4)), Outcome::Refused);
+        assert!(read(&machine.reader, key, other, Some(Revision(3))).is_err());
     }
 }

@@ -1,13 +1,12 @@
 //! The stages of a run: form a cluster, work under faults, then heal everything and demand what must be possible again.
 
 use crate::checkers::{linearizable, witness};
-use crate::engine;
-use crate::history::{Call, ClientId, Key, Operation, Outcome, Recall};
+use crate::history::{Call, ClientId, Key, Operation, Outcome};
 use crate::network::{ProcessId, Weather};
-use crate::world::{Event, PROCESS_COUNT, World};
+use crate::world::{Event, World};
 use quorate_consensus::Status;
 use quorate_node::Phase;
-use quorate_types::{Applied, GroupId, Instant, StateMachine};
+use quorate_types::{Applied, GroupId, NodeId, StateMachine};
 use std::time::Duration;
 
 /// How often a run looks whether its stage is over.
@@ -23,16 +22,25 @@ const EARLY_FORMATION_MAX: Duration = Duration::from_secs(120);
 /// timeouts each, where one or two are expected.
 const PROGRESS_MAX: Duration = Duration::from_secs(10);
 
+/// For how long a core must keep its leader: ten of the longest election timeouts.
+const HOLD: Duration = Duration::from_secs(10);
+
 /// The first register of the probes, above those of the workload.
 const PROBE_KEY: u32 = 1_000_000;
 
 /// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// The cluster is being formed.
     Forming,
     /// Clients work, faults strike.
     Working,
+    /// A core is healed, the others keep what ails them: a leader in the core is demanded.
+    Core,
+    /// Every node of the core must take a write and a read.
+    CoreProbing,
+    /// The core is left alone: nothing may change its leader.
+    CoreHolding,
     /// Everything is healed: a leader is demanded.
     Healed,
     /// Every node must take a write and a read.
@@ -46,7 +54,7 @@ pub(crate) enum Stage {
 impl World {
     /// Plans the first events.
     pub(crate) fn begin(&mut self) {
-        for id in (0..PROCESS_COUNT).map(ProcessId) {
+        for id in self.ids() {
             let wait = self.dice.faults.duration(Duration::from_millis(1), Duration::from_secs(1));
             let life = self.processes[id.0].life;
             self.plan_in(wait, Event::Open(id, life));
@@ -69,7 +77,7 @@ impl World {
         match self.stage {
             Stage::Forming => {
                 let bound = if self.mix.early { EARLY_FORMATION_MAX } else { FORMATION_MAX };
-                if self.all_run() {
+                if self.all_run(&self.citizens()) {
                     self.begin_work();
                 } else {
                     self.demand(bound, "every node to take part");
@@ -77,13 +85,44 @@ impl World {
             }
             Stage::Working => {
                 if self.now.since(self.stage_began) >= self.options.work {
+                    self.end_work();
+                }
+            }
+            Stage::Core => {
+                let led = self.led_core();
+                if self.all_run(&self.core) && !led.is_empty() {
+                    self.enter(Stage::CoreProbing);
+                    self.probe_all(led);
+                } else {
+                    self.demand(PROGRESS_MAX, "a leader that the core knows");
+                }
+            }
+            Stage::CoreProbing => {
+                self.probe_again();
+                if self.probes.iter().all(Option::is_none) {
+                    self.counts.core_count += 1;
+                    self.core_epoch = self.highest_core_epoch();
+                    self.enter(Stage::CoreHolding);
+                } else {
+                    self.demand(PROGRESS_MAX, "every node of the core to take a write and a read");
+                }
+            }
+            Stage::CoreHolding => {
+                let epoch = self.highest_core_epoch();
+                if epoch != self.core_epoch {
+                    let before = self.core_epoch;
+                    let seen =
+                        format!("a core that nothing befalls left epoch {before} for {epoch}");
+                    self.fail("liveness", seen);
+                } else if self.now.since(self.stage_began) >= HOLD {
                     self.heal();
                 }
             }
             Stage::Healed => {
-                if self.all_run() && self.agree_on_leader() {
+                let citizens = self.citizens();
+                if self.all_run(&citizens) && self.agree_on_leader(&citizens) {
                     self.enter(Stage::Probing);
-                    self.probe_all();
+                    self.probe_all(citizens);
                 } else {
                     self.demand(PROGRESS_MAX, "a leader that all nodes know");
                 }
@@ -115,7 +154,11 @@ impl World {
             return;
         }
         let mut seen = format!("waited {bound:?} for {what}:");
-        for id in (0..PROCESS_COUNT).map(ProcessId) {
+        if !self.core.is_empty() && self.stage < Stage::Healed {
+            seen.push_str(" core");
+            self.core.iter().for_each(|id| seen.push_str(&format!(" n{}", id.0 + 1)));
+        }
+        for id in self.ids() {
             let state = match self.phase(id) {
                 None => "down".to_owned(),
                 Some(Phase::Running) => match self.group_status(id) {
@@ -143,25 +186,24 @@ impl World {
         }
     }
 
+    /// The time of faults is over: a core is healed, or everything.
+    fn end_work(&mut self) {
+        match self.draw_core() {
+            Some(core) => {
+                self.enter(Stage::Core);
+                self.freeze_around(core);
+            }
+            None => self.heal(),
+        }
+    }
+
     /// Ends all faults, and starts every process that is down.
     fn heal(&mut self) {
         self.enter(Stage::Healed);
         self.network.set_weather(Weather::fair());
         self.network.mend_all();
-        for id in (0..PROCESS_COUNT).map(ProcessId) {
-            for peer in (0..id.0).map(ProcessId) {
-                self.break_streams(id, peer);
-            }
-            let now = self.now;
-            let process = &mut self.processes[id.0];
-            process.sabotage = None;
-            process.disk_stalled_until = Instant::ZERO;
-            if let Some(running) = &mut process.running {
-                running.paused_until = now;
-            } else {
-                let life = process.life;
-                self.plan_in(Duration::from_millis(1), Event::Open(id, life));
-            }
+        for id in self.ids() {
+            self.heal_process(id);
         }
     }
 
@@ -178,18 +220,41 @@ impl World {
         running.status(self.now).groups.remove(&GroupId(0))
     }
 
-    fn all_run(&self) -> bool {
-        (0..PROCESS_COUNT).all(|id| self.phase(ProcessId(id)) == Some(Phase::Running))
+    fn all_run(&self, ids: &[ProcessId]) -> bool {
+        ids.iter().all(|id| self.phase(*id) == Some(Phase::Running))
     }
 
-    fn agree_on_leader(&self) -> bool {
-        let leader = |id| self.group_status(ProcessId(id)).and_then(|status| status.leader);
-        let first = leader(0);
-        first.is_some() && (1..PROCESS_COUNT).all(|id| leader(id) == first)
+    /// Whether all of these know the same one of them as the leader.
+    fn agree_on_leader(&self, ids: &[ProcessId]) -> bool {
+        let leader = |id: &ProcessId| self.group_status(*id).and_then(|status| status.leader);
+        let first = ids.first().and_then(leader);
+        let is_one = |id: &ProcessId| Some(NodeId(id.0 as u64 + 1)) == first;
+        ids.iter().any(is_one) && ids.iter().all(|id| leader(id) == first)
     }
 
-    fn probe_all(&mut self) {
-        for id in 0..PROCESS_COUNT {
+    /// The members of the core that follow a leader in it: all that can hear it, when a quorum can.
+    fn led_core(&self) -> Vec<ProcessId> {
+        let leader = |id: ProcessId| self.group_status(id).and_then(|status| status.leader);
+        let follows = |leading: ProcessId| {
+            let ids = self.core.iter().copied();
+            let near = ids.filter(|id| {
+                !self.network.is_cut(leading, *id) && !self.network.is_cut(*id, leading)
+            });
+            let near: Vec<ProcessId> = near.collect();
+            let agreed = near.iter().all(|id| leader(*id) == Some(NodeId(leading.0 as u64 + 1)));
+            let is_quorum = near.len() > self.processes.len() / 2;
+            (agreed && is_quorum).then_some(near)
+        };
+        self.core.iter().find_map(|id| follows(*id)).unwrap_or_default()
+    }
+
+    fn highest_core_epoch(&self) -> u64 {
+        let statuses = self.core.iter().filter_map(|id| self.group_status(*id));
+        statuses.map(|status| status.epoch.number).max().unwrap_or(0)
+    }
+
+    fn probe_all(&mut self, ids: Vec<ProcessId>) {
+        for ProcessId(id) in ids {
             let key = Key(PROBE_KEY + u32::try_from(id).expect("few processes"));
             self.probes[id] = Some(Call::Put { key, value: self.clients.fresh_value() });
         }
@@ -198,7 +263,7 @@ impl World {
 
     /// Makes every probe that has not succeeded and is not under way.
     fn probe_again(&mut self) {
-        for id in 0..PROCESS_COUNT {
+        for id in 0..self.processes.len() {
             let client = ClientId(self.mix.workload.client_count + id);
             if let (Some(call), None) = (self.probes[id], self.clients.pending(client)) {
                 self.send_call(client, call, ProcessId(id));
@@ -210,12 +275,19 @@ impl World {
     pub(crate) fn on_probe_ended(&mut self, operation: &Operation) {
         let id = operation.client.0 - self.mix.workload.client_count;
         self.probes[id] = match (&operation.outcome, operation.call) {
-            (Outcome::Written(_), _) => Some(Call::Scan),
+            (Outcome::Written(_), _) => Some(Call::SCAN_ALL),
             (Outcome::Refused | Outcome::Unknown, Call::Put { key, .. }) => {
                 Some(Call::Put { key, value: self.clients.fresh_value() })
             }
             (Outcome::Refused | Outcome::Unknown, call) => Some(call),
-            (Outcome::NotWritten(..) | Outcome::Got(..) | Outcome::Scanned(..), _) => None,
+            (
+                Outcome::NotWritten(..)
+                | Outcome::Deleted(..)
+                | Outcome::Compacted(_)
+                | Outcome::Got(..)
+                | Outcome::Scanned(..),
+                _,
+            ) => None,
         };
     }
 
@@ -227,41 +299,30 @@ impl World {
     fn all_equal(&self) -> bool {
         let idle = (0..self.mix.workload.client_count)
             .all(|client| self.clients.pending(ClientId(client)).is_none());
-        let first = self.applied(0);
-        let equal = first.is_some() && (1..PROCESS_COUNT).all(|id| self.applied(id) == first);
+        let citizens = self.citizens();
+        let first = citizens.first().and_then(|id| self.applied(id.0));
+        let equal = first.is_some() && citizens.iter().all(|id| self.applied(id.0) == first);
         let highest = self.agreement.highest();
         idle && equal && first.is_some_and(|applied| applied.position.index >= highest)
     }
 
-    /// Judges the whole: what clients saw, and what each replica remembers of every acknowledged write.
+    /// Judges the whole: what clients saw, and what each replica remembers.
     fn judge(&mut self) {
-        for id in 0..PROCESS_COUNT {
-            self.look_at_status(ProcessId(id));
-            if let Err(reason) = self.recall(id) {
-                self.fail("durability", format!("n{}: {reason}", id + 1));
+        let citizens = self.citizens();
+        for id in &citizens {
+            self.look_at_status(*id);
+            if let Err(reason) = self.recall(id.0) {
+                self.fail("durability", format!("n{}: {reason}", id.0 + 1));
             }
+        }
+        if let Some(first) = citizens.first()
+            && let Err(reason) = self.explain(first.0)
+        {
+            self.fail("durability", reason);
         }
         let result = witness::check(self.clients.history());
         self.accuse(result);
         let result = linearizable::check(self.clients.history());
         self.accuse(result);
-    }
-
-    /// Asks a replica for each acknowledged write at its revision.
-    fn recall(&mut self, id: usize) -> Result<(), String> {
-        let running = self.processes[id].running.as_ref().expect("all replicas are equal");
-        let mut recalls = Vec::new();
-        for operation in &self.clients.history().operations {
-            let (Outcome::Written(revision), Some((key, _))) =
-                (&operation.outcome, operation.call.write())
-            else {
-                continue;
-            };
-            let (_, found) = engine::read(&running.machine.reader, Some(key), Some(*revision))?;
-            let found = found.get(&key).copied();
-            recalls.push(Recall { key, revision: *revision, found });
-        }
-        self.clients.history_mut().recalls.extend(recalls);
-        Ok(())
     }
 }

@@ -42,7 +42,7 @@ pub enum Call {
         /// What.
         value: Value,
     },
-    /// Write the register if it holds what is expected; read it otherwise.
+    /// Write the register if it holds what is expected, and another one with it; read it otherwise.
     Swap {
         /// Which.
         key: Key,
@@ -50,23 +50,68 @@ pub enum Call {
         expected: Option<Value>,
         /// What to write.
         value: Value,
+        /// What to write into another register in the same transaction.
+        also: Option<(Key, Value)>,
+    },
+    /// Empty the register.
+    Delete {
+        /// Which.
+        key: Key,
     },
     /// Read the register.
     Get {
         /// Which.
         key: Key,
     },
-    /// Read all registers at once.
-    Scan,
+    /// Read a range of registers at once.
+    Scan {
+        /// The first.
+        first: Key,
+        /// The one after the last.
+        end: Key,
+    },
+    /// Forget what was before a revision.
+    Compact {
+        /// The lowest that stays readable.
+        revision: Revision,
+    },
 }
 
 impl Call {
-    /// What the call would write, and where.
+    /// A read of all registers.
+    pub const SCAN_ALL: Call = Call::Scan { first: Key(0), end: Key(u32::MAX) };
+
+    /// What the call would put into which registers; `None` empties one.
     #[must_use]
-    pub fn write(&self) -> Option<(Key, Value)> {
+    pub fn writes(&self) -> Vec<(Key, Option<Value>)> {
         match *self {
-            Call::Put { key, value } | Call::Swap { key, expected: _, value } => Some((key, value)),
-            Call::Get { .. } | Call::Scan => None,
+            Call::Put { key, value } => vec![(key, Some(value))],
+            Call::Swap { key, value, also, .. } => {
+                let also = also.map(|(key, value)| (key, Some(value)));
+                [(key, Some(value))].into_iter().chain(also).collect()
+            }
+            Call::Delete { key } => vec![(key, None)],
+            Call::Get { .. } | Call::Scan { .. } | Call::Compact { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether the call may change anything that clients see.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        match self {
+            Call::Put { .. } | Call::Swap { .. } | Call::Delete { .. } => true,
+            Call::Get { .. } | Call::Scan { .. } | Call::Compact { .. } => false,
+        }
+    }
+
+    /// Whether the call is answered from a replica's state, without an entry of its own.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        match self {
+            Call::Get { .. } | Call::Scan { .. } => true,
+            Call::Put { .. } | Call::Swap { .. } | Call::Delete { .. } | Call::Compact { .. } => {
+                false
+            }
         }
     }
 }
@@ -78,6 +123,10 @@ pub enum Outcome {
     Written(Revision),
     /// The swap did not write, because the register held this at this revision.
     NotWritten(Revision, Option<Found>),
+    /// The delete emptied the register, as this revision; or found it empty at this revision.
+    Deleted(Revision, bool),
+    /// The revision at the time of the compaction.
+    Compacted(Revision),
     /// The register held this at this revision.
     Got(Revision, Option<Found>),
     /// The registers that held anything at this revision.
@@ -114,6 +163,15 @@ pub struct Recall {
     pub found: Option<Found>,
 }
 
+/// What replicas showed at the end of a revision that no client was told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub revision: Revision,
+    /// What it wrote; `None` where it emptied a register.
+    pub writes: BTreeMap<Key, Option<Value>>,
+}
+
 /// Everything that clients saw in one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -121,6 +179,48 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// What replicas showed of the past at the end.
     pub recalls: Vec<Recall>,
+    /// What replicas showed of revisions that no client was told of.
+    pub changes: Vec<Change>,
+}
+
+impl Outcome {
+    /// The revision that the client was told, if any.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        match self {
+            Outcome::Written(revision)
+            | Outcome::NotWritten(revision, _)
+            | Outcome::Deleted(revision, _)
+            | Outcome::Compacted(revision)
+            | Outcome::Got(revision, _)
+            | Outcome::Scanned(revision, _) => Some(*revision),
+            Outcome::Refused | Outcome::Unknown => None,
+        }
+    }
+
+    /// What the client was shown of registers.
+    #[must_use]
+    pub fn found(&self, call: Call) -> Vec<(Key, Found)> {
+        match (self, call) {
+            (Outcome::NotWritten(_, found), Call::Swap { key, .. })
+            | (Outcome::Got(_, found), Call::Get { key }) => {
+                found.iter().map(|found| (key, *found)).collect()
+            }
+            (Outcome::Scanned(_, all), _) => {
+                all.iter().map(|(key, found)| (*key, *found)).collect()
+            }
+            (
+                Outcome::Written(_)
+                | Outcome::NotWritten(..)
+                | Outcome::Deleted(..)
+                | Outcome::Compacted(_)
+                | Outcome::Got(..)
+                | Outcome::Refused
+                | Outcome::Unknown,
+                _,
+            ) => Vec::new(),
+        }
+    }
 }
 
 impl History {
@@ -168,12 +268,18 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Call::Put { key, value } => write!(f, "put({key}={value})"),
-            Call::Swap { key, expected: None, value } => write!(f, "swap({key} nothing→{value})"),
-            Call::Swap { key, expected: Some(expected), value } => {
-                write!(f, "swap({key} {expected}→{value})")
+            Call::Swap { key, expected, value, also } => {
+                match expected {
+                    None => write!(f, "swap({key} nothing→{value}")?,
+                    Some(expected) => write!(f, "swap({key} {expected}→{value}")?,
+                }
+                also.map_or(Ok(()), |(key, value)| write!(f, " {key}={value}"))?;
+                f.write_str(")")
             }
+            Call::Delete { key } => write!(f, "delete({key})"),
             Call::Get { key } => write!(f, "get({key})"),
-            Call::Scan => f.write_str("scan"),
+            Call::Scan { first, end } => write!(f, "scan({first}..{end})"),
+            Call::Compact { revision } => write!(f, "compact({revision})"),
         }
     }
 }
@@ -197,6 +303,9 @@ impl fmt::Display for Outcome {
             Outcome::NotWritten(revision, found) => {
                 write!(f, "not written, {} at {revision}", Shown(found))
             }
+            Outcome::Deleted(revision, true) => write!(f, "deleted {revision}"),
+            Outcome::Deleted(revision, false) => write!(f, "nothing to delete at {revision}"),
+            Outcome::Compacted(revision) => write!(f, "compacted at {revision}"),
             Outcome::Got(revision, found) => write!(f, "{} at {revision}", Shown(found)),
             Outcome::Scanned(revision, all) => {
                 for (key, found) in all {

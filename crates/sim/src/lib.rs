@@ -1,6 +1,6 @@
 //! A simulated world that drives the production node, log and store.
 //!
-//! [`run()`] turns a seed into an [`Outcome`]: three production nodes with their stores in one thread, under a virtual clock,
+//! [`run()`] turns a seed into an [`Outcome`]: three or five production nodes with their stores in one thread, under a virtual clock,
 //! a network that loses, reorders and repeats ([`network`]), disks that know live bytes from durable ones ([`disk`]) and
 //! engines that lose unsynced batches. Each seed draws its own mix of faults ([`swarm`]); clients work on registers
 //! ([`client`]); at the end everything is healed and progress is demanded. What must hold is in [`checkers`], one
@@ -8,24 +8,32 @@
 //!
 //! A failing seed is replayed with `cargo xtask sim --seed N --trace`.
 
+mod answers;
+mod atlas;
 mod calls;
 pub mod checkers;
 pub mod client;
+pub mod clock;
+mod core;
 pub mod dice;
 pub mod disk;
 mod engine;
+pub mod fault_kind;
 mod faults;
 mod finale;
 pub mod history;
 mod machine;
+pub mod marks;
 pub mod mutants;
 pub mod network;
 mod process;
+mod recall;
 pub mod report;
 mod run;
+mod streams;
 pub mod swarm;
 pub mod trace;
 mod world;
 
 pub use run::{Outcome, run};
-pub use world::{Options, PROCESS_COUNT, World};
+pub use world::{Options, World};

@@ -1,11 +1,12 @@
 //! What a node asks of its state machine, carried out in order and in its own time.
 
 use crate::engine;
+use crate::history::{Call, Key, Value};
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
 use quorate_node::{CommittedFor, MachineDone, MachineRequest, NodeInput};
-use quorate_types::{Applied, Committed, Index, StateMachine};
+use quorate_types::{Applied, Committed, Entry, EntryKind, Index, StateMachine};
 use std::time::Duration;
 
 impl World {
@@ -53,11 +54,16 @@ impl World {
             | MachineRequest::StageFinish
             | MachineRequest::Install => write!(f, "n{} {request:?}", id.0 + 1),
         });
-        if let Some(done) = self.carry_out_machine(id, request) {
+        let done = self.carry_out_machine(id, request);
+        // What failed does nothing any more; the node is about to stop.
+        let failed = matches!(done, Some(MachineDone::Failed(_)));
+        if let Some(done) = done {
             let group = self.group();
             self.tell(id, NodeInput::Machine { group, done });
         }
-        self.plan_machine(id);
+        if !failed {
+            self.plan_machine(id);
+        }
     }
 
     fn carry_out_machine(&mut self, id: ProcessId, request: MachineRequest) -> Option<MachineDone> {
@@ -97,8 +103,11 @@ impl World {
 
     fn apply(&mut self, id: ProcessId, entries: Vec<CommittedFor>) -> MachineDone {
         self.check_apply(id, &entries);
-        let (committed, requests): (Vec<Committed>, Vec<_>) =
+        let (mut committed, requests): (Vec<Committed>, Vec<_>) =
             entries.into_iter().map(|entry| (entry.committed, entry.request)).unzip();
+        if self.options.mutant == Some(Mutant::ApplyDiffers) && self.dice.process.chance(2_000) {
+            committed.iter_mut().for_each(change_entry);
+        }
         let machine = &mut self.processes[id.0].running.as_mut().expect("it asked").machine;
         let replies = match machine.store.apply(&committed) {
             Ok(replies) => replies,
@@ -182,10 +191,25 @@ impl World {
         if process.life != life || process.running.is_none() {
             return;
         }
+        if process.running.as_ref().is_some_and(|running| running.engine_failed) {
+            return;
+        }
         if self.options.mutant != Some(Mutant::PurgePastSynced) {
             process.engine.sync_up_to(written);
         }
         let group = self.group();
         self.tell(id, NodeInput::Machine { group, done: MachineDone::Synced(applied) });
     }
+}
+
+/// What a mutant makes of an entry that is applied: a write of something else.
+fn change_entry(committed: &mut Committed) {
+    let entry = &committed.entry;
+    if entry.kind() != EntryKind::Command {
+        return;
+    }
+    let call = Call::Put { key: Key(0), value: Value(u64::MAX) };
+    let body = engine::command(call).expect("it is a write");
+    committed.entry =
+        Entry::new(entry.created(), entry.kind(), entry.origin(), entry.transaction(), body);
 }

@@ -109,6 +109,17 @@ struct Connection {
     greeted: [bool; 2],
     /// Whether a hello or refusal towards an end was lost, so that nothing after it can arrive.
     hung: [bool; 2],
+    /// Which end has closed it, once one has: what it sent before still arrives, until the other end notices.
+    closed_by: Option<Side>,
+}
+
+impl Connection {
+    /// The ends that do not know yet that it is closed.
+    fn unaware_ends(&self) -> impl Iterator<Item = End> + use<> {
+        let aware = self.closed_by.map(Side::number);
+        let ends = self.ends.into_iter().enumerate();
+        ends.filter(move |(number, _)| Some(*number) != aware).map(|(_, end)| end)
+    }
 }
 
 /// A frame on its way.
@@ -146,6 +157,8 @@ pub struct Network {
     weather: Weather,
     /// `cut[from][to]`: whether nothing gets from one to the other.
     cut: Vec<Vec<bool>>,
+    /// `clogged[from][to]`: until when nothing from one arrives at the other; it is kept, not lost.
+    clogged: Vec<Vec<Instant>>,
     /// The open streams.
     connections: BTreeMap<ConnectionId, Connection>,
     /// Which stream an end belongs to.
@@ -163,6 +176,7 @@ impl Network {
         Network {
             weather,
             cut: vec![vec![false; process_count]; process_count],
+            clogged: vec![vec![Instant::ZERO; process_count]; process_count],
             connections: BTreeMap::new(),
             by_end: BTreeMap::new(),
             next: 0,
@@ -186,9 +200,15 @@ impl Network {
         self.cut[from.0][to.0]
     }
 
+    /// Keeps what is sent from one to another from now on, and lets all of it through then.
+    pub fn clog(&mut self, from: ProcessId, to: ProcessId, until: Instant) {
+        self.clogged[from.0][to.0] = until;
+    }
+
     /// Mends every link.
     pub fn mend_all(&mut self) {
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        self.clogged.iter_mut().flatten().for_each(|until| *until = Instant::ZERO);
     }
 
     /// How many frames met which fate.
@@ -220,6 +240,7 @@ impl Network {
             hello_at: [Instant::ZERO; 2],
             greeted: [false; 2],
             hung: [false; 2],
+            closed_by: None,
         };
         self.connections.insert(id, connection);
         Some(id)
@@ -234,7 +255,8 @@ impl Network {
     fn find(&self, route: (ProcessId, ProcessId, StreamPurpose)) -> Option<ConnectionId> {
         let matches = |connection: &Connection| {
             let [dialler, listener] = &connection.ends;
-            (dialler.process, listener.process, connection.purpose) == route
+            let found = (dialler.process, listener.process, connection.purpose);
+            found == route && connection.closed_by.is_none()
         };
         self.connections.iter().find(|(_, connection)| matches(connection)).map(|(id, _)| *id)
     }
@@ -262,13 +284,18 @@ impl Network {
         let cut = self.cut[process.0][to.0];
         let precious = matches!(frame.kind, FrameKind::Hello | FrameKind::Refusal);
         connection.hung[side.number()] |= cut && precious;
+        if connection.closed_by.is_some() {
+            self.counts.lost += 1;
+            return Vec::new();
+        }
         if cut || connection.hung[side.number()] || (!precious && dice.chance(weather.loss)) {
             self.counts.lost += 1;
             return Vec::new();
         }
         let is_hello = frame.kind == FrameKind::Hello;
         let packet = Packet { connection: id, side, frame, route };
-        let mut at = dice.moment(now, weather.latency_min, weather.latency_max);
+        let open_at = now.max(self.clogged[process.0][to.0]);
+        let mut at = dice.moment(open_at, weather.latency_min, weather.latency_max);
         at = at.max(connection.hello_at[side.number()] + Duration::from_nanos(1));
         if ordered {
             at = at.max(connection.ordered_until[side.number()] + Duration::from_nanos(1));
@@ -296,6 +323,9 @@ impl Network {
     pub fn arrive(&mut self, packet: &Packet, dice: &mut Dice) -> Option<End> {
         let side = packet.side.number();
         if let Some(connection) = self.connections.get_mut(&packet.connection) {
+            if connection.closed_by == Some(packet.side) {
+                return None;
+            }
             connection.greeted[side] |= packet.frame.kind == FrameKind::Hello;
             return Some(connection.ends[side]);
         }
@@ -313,17 +343,29 @@ impl Network {
 
     /// Closes a stream from one end. Gives the other end, which will notice, and until when frames are on their way there.
     pub fn close(&mut self, process: ProcessId, stream: StreamId) -> Option<(End, Instant)> {
-        let (id, side) = self.by_end.get(&(process, stream)).copied()?;
-        let connection = self.remove(id);
+        let (id, side) = self.by_end.remove(&(process, stream))?;
+        let connection = self.connections.get_mut(&id).expect("an end has its connection");
+        if connection.closed_by.is_some() {
+            self.remove(id);
+            return None;
+        }
+        connection.closed_by = Some(side);
         let other = side.other().number();
         Some((connection.ends[other], connection.ordered_until[other]))
+    }
+
+    /// An end has noticed that the other one closed the stream: nothing arrives on it any more.
+    pub fn forget(&mut self, end: End) {
+        let Some((id, _)) = self.by_end.get(&(end.process, end.stream)).copied() else { return };
+        if self.connections[&id].closed_by.is_some() {
+            self.remove(id);
+        }
     }
 
     /// Closes every stream of a process. Gives the other ends.
     pub fn close_all(&mut self, process: ProcessId) -> Vec<End> {
         self.close_where(|ends| ends.iter().any(|end| end.process == process))
             .into_iter()
-            .flatten()
             .filter(|end| end.process != process)
             .collect()
     }
@@ -334,24 +376,22 @@ impl Network {
         let hung: Vec<_> = self.connections.values().filter(|c| c.hung != [false; 2]).collect();
         let hung: Vec<[End; 2]> = hung.into_iter().map(|connection| connection.ends).collect();
         self.close_where(|ends| is_between(ends, one, two) && hung.contains(ends))
-            .into_iter()
-            .flatten()
-            .collect()
     }
 
     /// Breaks every stream between two processes. Gives both ends of each.
     pub fn break_between(&mut self, one: ProcessId, two: ProcessId) -> Vec<End> {
-        self.close_where(|ends| is_between(ends, one, two)).into_iter().flatten().collect()
+        self.close_where(|ends| is_between(ends, one, two))
     }
 
-    fn close_where(&mut self, matches: impl Fn(&[End; 2]) -> bool) -> Vec<[End; 2]> {
+    /// Ends streams at once. Gives the ends that do not know yet.
+    fn close_where(&mut self, matches: impl Fn(&[End; 2]) -> bool) -> Vec<End> {
         let ids: Vec<_> = self
             .connections
             .iter()
             .filter(|(_, connection)| matches(&connection.ends))
             .map(|(id, _)| *id)
             .collect();
-        ids.into_iter().map(|id| self.remove(id).ends).collect()
+        ids.into_iter().flat_map(|id| self.remove(id).unaware_ends()).collect()
     }
 
     fn remove(&mut self, id: ConnectionId) -> Connection {
@@ -472,6 +512,8 @@ mod tests {
         let sent = network.send(Instant(0), ProcessId(0), StreamId(1), message, &mut dice);
         let late = &sent[0].1;
         assert_eq!(network.close(ProcessId(0), StreamId(1)), Some((end(1, 9), Instant::ZERO)));
+        assert_eq!(network.arrive(late, &mut dice), Some(end(1, 9)), "nobody knows there yet");
+        network.forget(end(1, 9));
         assert_eq!(network.arrive(late, &mut dice), None);
         network.connect(end(0, 2), end(1, 10), StreamPurpose::Messages).expect("no cut");
         assert_eq!(network.arrive(late, &mut dice), None);

@@ -1,19 +1,22 @@
 //! A process: a production node, its log's disk and its store's engine, started, woken, crashed and started again.
 
-use crate::checkers::claims::{Claim, Claims};
+use crate::checkers::bounded;
+use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
+use crate::clock::Clock;
+use crate::core::FOR_EVER;
 use crate::disk::{CrashDisk, Ending, Ticket};
-use crate::engine::{self, Machine};
-use crate::finale::Stage;
-use crate::history::{Call, ClientId, Outcome};
+use crate::engine::Machine;
+use crate::faults::devices::Image;
+use crate::history::{ClientId, Outcome};
+use crate::marks;
 use crate::mutants::Mutant;
-use crate::network::{End, Life, Packet, ProcessId};
-use crate::world::{Event, PROCESS_COUNT, World};
-use quorate_consensus::{Event as ConsensusEvent, Message};
+use crate::network::{Life, ProcessId};
+use crate::world::{Event, World};
+use quorate_consensus::{Event as ConsensusEvent, Limits, Message};
 use quorate_log::{Log, LogOptions};
 use quorate_node::{
-    Answer, Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamDirection,
-    StreamId, StreamPurpose,
+    Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
 };
 use quorate_store::engine::MemoryDisk;
 use quorate_types::{
@@ -22,22 +25,24 @@ use quorate_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// One in so many claims is compared with the durable half of the disk when it is sent: opening a log is work.
-const CLAIM_SAMPLE: u64 = 40;
+/// At one in so many starts the log is compared with what was claimed before.
+const OPEN_SAMPLE: u64 = 3;
+
+/// How many requests of operators may wait beside those of clients.
+const OPERATOR_COUNT: usize = 10;
+
+/// How long a slow process takes to wake, at most.
+const SLOW_WAKE_MAX: Duration = Duration::from_millis(40);
+
+/// How long a slow disk takes longer for each request, at most.
+const SLOW_DISK_MAX: Duration = Duration::from_millis(120);
 
 /// One in so many wake-ups is followed by a look at the node's status.
 const STATUS_SAMPLE: u64 = 8;
 
 /// How often in a row a node may ask to be woken at once and then do nothing: more is a loop that burns a processor.
 const IDLE_COUNT_MAX: u64 = 10;
-
-/// How soon a stream that could not be opened, or was closed, is dialled again, at least.
-const REDIAL_MIN: Duration = Duration::from_millis(1);
-
-/// How soon at most.
-const REDIAL_MAX: Duration = Duration::from_millis(200);
 
 /// One machine of the world.
 pub(crate) struct Process {
@@ -57,6 +62,20 @@ pub(crate) struct Process {
     pub(crate) sabotage: Option<Ending>,
     /// Until when its disk stands still.
     pub(crate) disk_stalled_until: Instant,
+    /// What waits for a disk that stands still until it is told otherwise.
+    stalled: Vec<(Ticket, Ending)>,
+    /// Until when its disk takes long.
+    pub(crate) disk_slow_until: Instant,
+    /// Whether its log may be damaged.
+    pub(crate) is_wounded: bool,
+    /// Whether its engine was lost, and nothing has taken its place yet.
+    pub(crate) is_stateless: bool,
+    /// Whether its folder is not the one that the cluster knows: it must never take part again.
+    pub(crate) is_exiled: bool,
+    /// Whether it must not be started again before everything is healed.
+    pub(crate) is_frozen: bool,
+    /// What its folder was at an earlier time.
+    pub(crate) image: Option<Image>,
 }
 
 /// One life of a process.
@@ -69,22 +88,26 @@ pub(crate) struct Running {
     pub(crate) node_id: Option<NodeId>,
     /// What it has not been told yet.
     inbox: Vec<NodeInput>,
-    /// How far its clock is ahead of the world's.
-    clock_ahead: u64,
+    /// Its clock.
+    pub(crate) clock: Clock,
+    /// When this life began.
+    pub(crate) began: Instant,
     /// When it is to be woken next.
     wake_at: Option<Instant>,
     /// Until when it stands still.
     pub(crate) paused_until: Instant,
+    /// Until when it takes long for everything.
+    pub(crate) slow_until: Instant,
     /// Which processes it keeps streams to.
-    dialled: BTreeSet<ProcessId>,
+    pub(crate) dialled: BTreeSet<ProcessId>,
     /// Which streams it is about to dial.
-    dialling: BTreeSet<(ProcessId, StreamPurpose)>,
+    pub(crate) dialling: BTreeSet<(ProcessId, StreamPurpose)>,
     /// The next stream.
-    next_stream: u64,
+    pub(crate) next_stream: u64,
     /// The next request.
-    next_request: u64,
+    pub(crate) next_request: u64,
     /// Who waits for which request.
-    requests: BTreeMap<RequestId, ClientId>,
+    pub(crate) requests: BTreeMap<RequestId, ClientId>,
     /// How often it was woken.
     wake_count: u64,
     /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
@@ -93,11 +116,13 @@ pub(crate) struct Running {
     pub(crate) leaving: bool,
     /// Whether a failure of its disk was simulated in this life.
     pub(crate) disk_failed: bool,
+    /// Whether one of its engine was.
+    pub(crate) engine_failed: bool,
 }
 
 impl Running {
-    fn local(&self, now: Instant) -> Instant {
-        Instant(now.0 + self.clock_ahead)
+    pub(crate) fn local(&self, now: Instant) -> Instant {
+        self.clock.local(now)
     }
 
     /// What the node says of itself.
@@ -106,7 +131,7 @@ impl Running {
     }
 
     fn global(&self, local: Instant) -> Instant {
-        Instant(local.0.saturating_sub(self.clock_ahead))
+        self.clock.global(local)
     }
 }
 
@@ -121,26 +146,34 @@ impl Process {
             order: Order::default(),
             sabotage: None,
             disk_stalled_until: Instant::ZERO,
+            stalled: Vec::new(),
+            disk_slow_until: Instant::ZERO,
+            is_wounded: false,
+            is_stateless: false,
+            is_exiled: false,
+            is_frozen: false,
+            image: None,
         }
     }
 }
 
 /// The name that an operator gave to a process.
-fn name(process: ProcessId) -> String {
+pub(crate) fn name(process: ProcessId) -> String {
     format!("n{}", process.0 + 1)
 }
 
 /// Where peers reach it.
-fn address(process: ProcessId) -> String {
+pub(crate) fn address(process: ProcessId) -> String {
     format!("{}.sim:7000", name(process))
 }
 
-fn process_at(address: &str) -> Option<ProcessId> {
-    (0..PROCESS_COUNT).map(ProcessId).find(|process| self::address(*process) == address)
+pub(crate) fn process_at(address: &str) -> Option<ProcessId> {
+    let number: usize = address.strip_prefix('n')?.strip_suffix(".sim:7000")?.parse().ok()?;
+    number.checked_sub(1).map(ProcessId)
 }
 
 /// What a log on this disk says of the group.
-fn log_summary(
+pub(crate) fn log_summary(
     disk: &dyn DiskReader,
     options: &LogOptions,
     group: GroupId,
@@ -153,7 +186,7 @@ impl World {
     /// Starts a process, if it is still in the life after which this start was planned.
     pub(crate) fn open(&mut self, id: ProcessId, life: Life) {
         let process = &mut self.processes[id.0];
-        if process.running.is_some() || process.life != life {
+        if process.running.is_some() || process.is_frozen || process.life != life {
             return;
         }
         process.life = Life(life.0 + 1);
@@ -161,7 +194,9 @@ impl World {
         self.trace.step(self.now, "open", &[id.0 as u64, life.0 + 1], |f| {
             write!(f, "{} for the {}. time", name(id), life.0 + 1)
         });
-        self.check_opened(id);
+        if self.dice.process.below(OPEN_SAMPLE) == 0 {
+            self.check_opened(id);
+        }
         if let Err(reason) = self.try_open(id) {
             self.fail("open", format!("{} cannot start: {reason}", name(id)));
         }
@@ -170,7 +205,10 @@ impl World {
     fn check_opened(&mut self, id: ProcessId) {
         let group = self.group();
         let process = &self.processes[id.0];
-        let result = match log_summary(&process.disk, &self.mix.log, group) {
+        if process.is_wounded {
+            return;
+        }
+        let result = match log_summary(&process.disk, self.mix.log(id), group) {
             Ok(log) => process.claims.check_opened(NodeId(id.0 as u64 + 1), &log),
             // The node will say so itself.
             Err(_) => Ok(()),
@@ -179,26 +217,28 @@ impl World {
     }
 
     fn try_open(&mut self, id: ProcessId) -> Result<(), String> {
-        let clock_ahead = self.dice.process.below(1 << 42);
+        let shown = Instant(self.now.0 + self.dice.process.below(1 << 42));
+        let clock = Clock::new(self.now, shown);
         let options = self.node_options(id);
         let process = &mut self.processes[id.0];
         let machine = Machine::open(&process.engine).map_err(|fault| fault.to_string())?;
         let applied = machine.store.applied();
         process.order.on_open(applied.position.index).map_err(|violation| violation.to_string())?;
-        let local = Instant(self.now.0 + clock_ahead);
         let node =
-            Node::open(local, options, &process.disk, BTreeMap::from([(GroupId(0), applied)]))
+            Node::open(shown, options, &process.disk, BTreeMap::from([(GroupId(0), applied)]))
                 .map_err(|error| error.to_string())?;
-        let is_stateless = !node.status(local).awaiting_snapshot.is_empty();
+        let is_stateless = !node.status(shown).awaiting_snapshot.is_empty();
         self.counts.stateless_start_count += u64::from(is_stateless);
         process.running = Some(Running {
             node,
             machine,
             node_id: None,
             inbox: Vec::new(),
-            clock_ahead,
+            clock,
+            began: self.now,
             wake_at: None,
             paused_until: self.now,
+            slow_until: Instant::ZERO,
             dialled: BTreeSet::new(),
             dialling: BTreeSet::new(),
             next_stream: 0,
@@ -208,6 +248,7 @@ impl World {
             idle_count: 0,
             leaving: false,
             disk_failed: false,
+            engine_failed: false,
         });
         self.wake_soon(id);
         Ok(())
@@ -216,14 +257,25 @@ impl World {
     fn node_options(&mut self, id: ProcessId) -> NodeOptions {
         NodeOptions {
             name: name(id),
-            cluster: (0..PROCESS_COUNT).map(ProcessId).map(|p| (name(p), address(p))).collect(),
+            cluster: self.ids().map(|id| (name(id), address(id))).collect(),
             join: None,
             protocol: ProtocolName::Raft,
             timing: self.mix.timing,
-            limits: self.mix.limits,
-            log: self.mix.log.clone(),
+            limits: self.limits(id),
+            log: self.mix.log(id).clone(),
             entropy: self.dice.process.bits(),
             request_timeout: Duration::from_secs(7),
+        }
+    }
+
+    /// The bounds that a node goes by.
+    fn limits(&self, id: ProcessId) -> Limits {
+        let limits = self.mix.settings[id.0].limits;
+        match self.options.mutant {
+            Some(Mutant::WindowIgnored) => {
+                Limits { window_size_max: limits.window_size_max * 100, ..limits }
+            }
+            Some(_) | None => limits,
         }
     }
 
@@ -235,9 +287,13 @@ impl World {
         }
     }
 
-    fn wake_soon(&mut self, id: ProcessId) {
+    pub(crate) fn wake_soon(&mut self, id: ProcessId) {
         let latency_max = self.mix.wake_latency_max;
-        let at = self.dice.process.moment(self.now, Duration::from_micros(1), latency_max);
+        let mut at = self.dice.process.moment(self.now, Duration::from_micros(1), latency_max);
+        let running = self.processes[id.0].running.as_ref();
+        if running.is_some_and(|running| running.slow_until > self.now) {
+            at = self.dice.process.moment(at, Duration::ZERO, SLOW_WAKE_MAX);
+        }
         self.wake_by(id, at);
     }
 
@@ -309,9 +365,17 @@ impl World {
         let Some(running) = &mut process.running else { return };
         let status = running.status(self.now);
         running.node_id = status.node;
+        if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
+            process.is_stateless = false;
+        }
         if let Some(group) = status.groups.get(&GroupId(0)) {
             let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
-            let result = process.order.on_status(group, has_state);
+            let result = process.order.on_status(group, has_state, process.is_wounded);
+            let callers = self.mix.workload.client_count + self.mix.process_count + OPERATOR_COUNT;
+            let limits = &self.mix.settings[id.0].limits;
+            // A client that stopped waiting may have called again.
+            let result =
+                result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
             self.accuse(result);
         }
     }
@@ -343,6 +407,9 @@ impl World {
         if dice.chance(speed.slow) {
             at = dice.moment(at, Duration::ZERO, speed.slow_max);
         }
+        if self.processes[id.0].disk_slow_until > self.now {
+            at = dice.moment(at, Duration::ZERO, SLOW_DISK_MAX);
+        }
         let process = &mut self.processes[id.0];
         at = at.max(process.disk_stalled_until);
         let mut ending = Ending::Good;
@@ -350,11 +417,17 @@ impl World {
             let lies = match self.options.mutant {
                 Some(Mutant::AckBeforeSync) => true,
                 Some(Mutant::VoteBeforeSync) => answers_vote,
-                Some(Mutant::PurgePastSynced | Mutant::StaleRead) | None => false,
+                Some(_) | None => false,
             };
-            if let Some(sabotage) = process.sabotage.take() {
+            let retried = self.options.mutant == Some(Mutant::SyncRetried)
+                && process.sabotage == Some(Ending::SyncFailed);
+            if retried {
+                process.sabotage = None;
+                ending = Ending::SyncRetried;
+            } else if let Some(sabotage) = process.sabotage.take() {
                 ending = sabotage;
-                process.running.as_mut().expect("it asked").disk_failed = true;
+                process.running.as_mut().expect("it asked").disk_failed |=
+                    matches!(sabotage, Ending::WriteFailed | Ending::SyncFailed);
             } else if lies {
                 ending = Ending::Unsynced;
                 let write_back = Event::WriteBack(id, file.clone());
@@ -366,7 +439,20 @@ impl World {
             write!(f, "{} {}", name(id), request.op)
         });
         let ticket = self.processes[id.0].disk.submit(request);
+        if at >= FOR_EVER {
+            return self.processes[id.0].stalled.push((ticket, ending));
+        }
         self.plan(at, Event::Disk(id, ticket, ending));
+    }
+
+    /// A disk that stood still until now goes on.
+    pub(crate) fn end_stall(&mut self, id: ProcessId) {
+        self.processes[id.0].disk_stalled_until = Instant::ZERO;
+        for (ticket, ending) in std::mem::take(&mut self.processes[id.0].stalled) {
+            let speed = self.mix.disk;
+            let at = self.dice.disk.moment(self.now, speed.latency_min, speed.latency_max);
+            self.plan(at, Event::Disk(id, ticket, ending));
+        }
     }
 
     /// A disk request is done.
@@ -383,162 +469,12 @@ impl World {
         self.tell(id, NodeInput::Disk(done));
     }
 
-    fn keep_streams_to(&mut self, id: ProcessId, addresses: &[String]) {
-        let wanted: BTreeSet<ProcessId> =
-            addresses.iter().filter_map(|address| process_at(address)).collect();
-        let life = self.processes[id.0].life;
-        let running = self.processes[id.0].running.as_mut().expect("it asked");
-        let new: Vec<ProcessId> = wanted.difference(&running.dialled).copied().collect();
-        running.dialled = wanted;
-        for peer in new {
-            self.redial(id, life, peer);
-        }
-    }
-
-    /// Plans to dial the streams to a peer, one attempt at a time for each.
-    fn redial(&mut self, id: ProcessId, life: Life, peer: ProcessId) {
-        for purpose in [StreamPurpose::Messages, StreamPurpose::Bulk] {
-            let process = &mut self.processes[id.0];
-            let running = process.running.as_mut().filter(|_| process.life == life);
-            if running.is_some_and(|running| running.dialling.insert((peer, purpose))) {
-                let wait = self.dice.network.duration(REDIAL_MIN, REDIAL_MAX);
-                self.plan_in(wait, Event::Dial(id, life, peer, purpose));
-            }
-        }
-    }
-
-    /// A process tries to open a stream, unless it is open or not wanted any more.
-    pub(crate) fn dial(
-        &mut self,
-        id: ProcessId,
-        life: Life,
-        to: ProcessId,
-        purpose: StreamPurpose,
-    ) {
-        let process = &mut self.processes[id.0];
-        let Some(running) = process.running.as_mut().filter(|_| process.life == life) else {
-            return;
-        };
-        running.dialling.remove(&(to, purpose));
-        if !running.dialled.contains(&to) || self.network.is_open(id, to, purpose) {
-            return;
-        }
-        let stream = self.new_stream(id).expect("it runs");
-        let opened = self.new_stream(to).and_then(|listener| {
-            self.network.connect(stream, listener, purpose)?;
-            Some(listener)
-        });
-        let Some(listener) = opened else {
-            self.tell_closed(id, stream.stream, "cannot connect");
-            return self.redial(id, life, to);
-        };
-        self.trace.step(self.now, "connect", &[id.0 as u64, to.0 as u64], |f| {
-            write!(f, "{} {} {purpose:?}", name(id), name(to))
-        });
-        let direction = StreamDirection::Outgoing { address: address(to) };
-        self.tell(id, NodeInput::StreamOpened { stream: stream.stream, direction, purpose });
-        let direction = StreamDirection::Incoming;
-        self.tell(to, NodeInput::StreamOpened { stream: listener.stream, direction, purpose });
-    }
-
-    fn new_stream(&mut self, id: ProcessId) -> Option<End> {
-        let process = &mut self.processes[id.0];
-        let running = process.running.as_mut()?;
-        running.next_stream += 1;
-        Some(End { process: id, life: process.life, stream: StreamId(running.next_stream) })
-    }
-
-    fn tell_closed(&mut self, id: ProcessId, stream: StreamId, reason: &str) {
-        self.tell(id, NodeInput::StreamClosed { stream, reason: reason.to_owned() });
-    }
-
-    fn send(&mut self, id: ProcessId, stream: StreamId, frame: Frame) {
-        let hash = xxh3_64(&frame.payload);
-        let numbers = [id.0 as u64, stream.0, frame.kind as u64, hash];
-        let message = match frame.kind {
-            FrameKind::Consensus => Message::decode(frame.payload.clone()).ok(),
-            FrameKind::Hello | FrameKind::Refusal | FrameKind::Formation | FrameKind::Bulk => None,
-        };
-        self.trace.step(self.now, "send", &numbers, |f| match &message {
-            Some(message) => write!(f, "{} on {}: {message}", name(id), stream.0),
-            None => {
-                let (kind, size) = (frame.kind, frame.payload.len());
-                write!(f, "{} on {}: {kind:?} {size}B", name(id), stream.0)
-            }
-        });
-        if let Some(claim) = message.as_ref().and_then(Claim::of) {
-            self.check_claim(id, claim);
-        }
-        let sent = self.network.send(self.now, id, stream, frame, &mut self.dice.network);
-        for (at, packet) in sent {
-            self.plan(at, Event::Arrival(packet));
-        }
-    }
-
-    fn check_claim(&mut self, id: ProcessId, claim: Claim) {
-        self.processes[id.0].claims.on_send(claim);
-        // Votes are few and dear, so each is checked.
-        let sampled =
-            matches!(claim, Claim::Voted(_)) || self.dice.process.below(CLAIM_SAMPLE) == 0;
-        if !sampled {
-            return;
-        }
-        self.counts.claim_count += 1;
-        let group = self.group();
-        let image = self.processes[id.0].disk.durable_image();
-        let result = match log_summary(&image, &self.mix.log, group) {
-            Ok(log) => Claims::check_sent(NodeId(id.0 as u64 + 1), claim, &log),
-            Err(error) => {
-                return self.fail("claims", format!("{} has no durable log: {error}", name(id)));
-            }
-        };
-        self.accuse(result);
-    }
-
-    /// A frame has come to its end.
-    pub(crate) fn arrive(&mut self, packet: &Packet) {
-        let Some(end) = self.network.arrive(packet, &mut self.dice.network) else { return };
-        if self.processes[end.process.0].life != end.life {
-            return;
-        }
-        let numbers = [end.process.0 as u64, end.stream.0, packet.frame.kind as u64];
-        self.trace.step(self.now, "arrive", &numbers, |f| {
-            let size = packet.frame.payload.len();
-            write!(f, "{} on {}: {:?} {size}B", name(end.process), end.stream.0, packet.frame.kind)
-        });
-        let frame = packet.frame.clone();
-        self.tell(end.process, NodeInput::Frame { stream: end.stream, frame });
-    }
-
-    fn close(&mut self, id: ProcessId, stream: StreamId, reason: String) {
-        let numbers = [id.0 as u64, stream.0];
-        self.trace.step(self.now, "close", &numbers, |f| {
-            write!(f, "{} closes {}: {reason}", name(id), stream.0)
-        });
-        let Some((other, until)) = self.network.close(id, stream) else { return };
-        let wait = self.dice.network.duration(Duration::from_micros(100), Duration::from_millis(5));
-        self.plan(until.max(self.now) + wait, Event::Closed(other, id));
-        self.tell_closed(id, stream, "closed by this node");
-        let life = self.processes[id.0].life;
-        self.redial(id, life, other.process);
-    }
-
-    /// An end of a stream notices that it is closed, and dials again if it had dialled.
-    pub(crate) fn notice_closed(&mut self, end: End, peer: ProcessId) {
-        let process = &self.processes[end.process.0];
-        if process.running.is_none() || process.life != end.life {
-            return;
-        }
-        self.trace.step(self.now, "closed", &[end.process.0 as u64, end.stream.0], |f| {
-            write!(f, "{} loses {} with {}", name(end.process), end.stream.0, name(peer))
-        });
-        self.tell_closed(end.process, end.stream, "closed by the peer or the network");
-        self.redial(end.process, end.life, peer);
-    }
-
     fn note_event(&mut self, id: ProcessId, group: GroupId, event: &ConsensusEvent) {
         self.trace.step(self.now, "event", &[id.0 as u64], |f| write!(f, "{} {event}", name(id)));
         let node = self.processes[id.0].running.as_ref().and_then(|running| running.node_id);
+        if let Some(mark) = marks::of_event(event) {
+            *self.counts.marks.entry(mark).or_default() += 1;
+        }
         match event {
             ConsensusEvent::Role { epoch, .. } => {
                 let node = node.unwrap_or(epoch.owner);
@@ -567,19 +503,21 @@ impl World {
         let right = match &reason {
             StopReason::Asked => running.leaving,
             StopReason::Log(_) => running.disk_failed,
-            StopReason::Machine(_) | StopReason::Refused(_) => false,
+            StopReason::Machine(_) => running.engine_failed,
+            StopReason::Refused(_) => self.processes[id.0].is_exiled,
         };
         if !right {
             self.fail("stop", format!("{} stops: {reason:?}", name(id)));
         }
         self.kill(id);
-        self.reopen_later(id);
+        if !self.processes[id.0].is_exiled {
+            self.reopen_later(id);
+        }
     }
 
     /// Starts a process that is down after a while.
     pub(crate) fn reopen_later(&mut self, id: ProcessId) {
-        let faults_go_on = matches!(self.stage, Stage::Forming | Stage::Working);
-        let slow = faults_go_on && self.dice.faults.chance(300_000);
+        let slow = self.faults_go_on() && self.dice.faults.chance(300_000);
         let longest = if slow { Duration::from_secs(6) } else { Duration::from_millis(400) };
         let wait = self.dice.faults.duration(Duration::from_millis(5), longest);
         let life = self.processes[id.0].life;
@@ -615,70 +553,6 @@ impl World {
         let loss = self.processes[id.0].disk.lose_power(&mut self.dice.disk);
         self.counts.unsynced_crash_count += u64::from(loss.unsynced_size > 0);
         self.counts.torn_count += loss.torn_count;
-    }
-
-    /// Sends a client's call to a process; false when it does not run.
-    pub(crate) fn request(
-        &mut self,
-        id: ProcessId,
-        client: ClientId,
-        make: impl FnOnce(Instant) -> quorate_node::Request,
-    ) -> bool {
-        let now = self.now;
-        let Some(running) = &mut self.processes[id.0].running else { return false };
-        running.next_request += 1;
-        let request_id = RequestId(running.next_request);
-        running.requests.insert(request_id, client);
-        let request = make(running.local(now));
-        self.tell(id, NodeInput::Request { id: request_id, request });
-        true
-    }
-
-    /// Who waits for a request; from now on nobody does.
-    pub(crate) fn take_waiter(&mut self, id: ProcessId, request: RequestId) -> Option<ClientId> {
-        self.processes[id.0].running.as_mut()?.requests.remove(&request)
-    }
-
-    fn answer(&mut self, id: ProcessId, request: RequestId, answer: Answer) {
-        let Some(client) = self.take_waiter(id, request) else { return };
-        let Some(call) = self.clients.pending(client).map(|pending| pending.call) else { return };
-        let outcome = match answer {
-            Answer::ReadReady { index } => {
-                let running = self.processes[id.0].running.as_ref().expect("it spoke");
-                let applied = running.machine.store.applied().position.index;
-                if applied < index {
-                    let seen = format!("{} reads at {index}, but applied {applied}", name(id));
-                    return self.fail("read", seen);
-                }
-                return self.read_locally(id, client, call);
-            }
-            Answer::Taken => return,
-            Answer::Refused { .. } | Answer::Declined(_) => Outcome::Refused,
-            Answer::Unknown { .. } => Outcome::Unknown,
-        };
-        self.end_call(client, outcome);
-    }
-
-    /// Carries a read out on the local store and ends the call with what it shows.
-    pub(crate) fn read_locally(&mut self, id: ProcessId, client: ClientId, call: Call) {
-        let Some(running) = &self.processes[id.0].running else { return };
-        let key = match call {
-            Call::Get { key } => Some(key),
-            Call::Scan => None,
-            Call::Put { .. } | Call::Swap { .. } => {
-                return self.fail("read", format!("{call} is answered as a read"));
-            }
-        };
-        match engine::read(&running.machine.reader, key, None) {
-            Ok((revision, found)) => {
-                let outcome = match key {
-                    Some(key) => Outcome::Got(revision, found.get(&key).copied()),
-                    None => Outcome::Scanned(revision, found),
-                };
-                self.end_call(client, outcome);
-            }
-            Err(reason) => self.fail("read", format!("{}: {reason}", name(id))),
-        }
     }
 }
 

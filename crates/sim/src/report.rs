@@ -1,7 +1,8 @@
 //! Numbers of one run, and of many.
 
+use crate::fault_kind::FaultKind;
+use crate::marks;
 use crate::network::NetworkCounts;
-use crate::swarm::FaultKind;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -34,6 +35,10 @@ pub struct Counts {
     pub stateless_start_count: u64,
     /// Claims that were compared with the durable half of the disk when they were sent.
     pub claim_count: u64,
+    /// Runs in which a core got on while others kept what ailed them.
+    pub core_count: u64,
+    /// How often each rare branch was taken.
+    pub marks: BTreeMap<&'static str, u64>,
     /// What became of frames.
     pub frames: NetworkCounts,
 }
@@ -57,6 +62,16 @@ impl Summary {
         self.runs.len()
     }
 
+    /// The marks that no run has hit, where there were enough runs to demand them.
+    #[must_use]
+    pub fn missed_marks(&self) -> Vec<&'static str> {
+        if self.runs.len() < marks::SEED_COUNT_MIN {
+            return Vec::new();
+        }
+        let is_missed = |mark: &&str| !self.runs.iter().any(|run| run.marks.contains_key(mark));
+        marks::ALL.into_iter().filter(is_missed).collect()
+    }
+
     /// All virtual time.
     #[must_use]
     pub fn virtual_nanos(&self) -> u64 {
@@ -76,12 +91,27 @@ impl Summary {
         let with = values.iter().filter(|value| **value > 0).count();
         writeln!(
             f,
-            "  {name:<28} {sum:>10} {:>8} {:>8} {:>8} {:>8} {with:>8}",
+            "  {name:<36} {sum:>10} {:>8} {:>8} {:>8} {:>8} {with:>8}",
             at(0),
             at(50),
             at(90),
             at(100)
         )
+    }
+}
+
+/// What a run needs to be counted: it lasted, it worked, and more than one thing went wrong.
+const COUNTED_SECONDS: u64 = 60;
+const COUNTED_CALLS: u64 = 300;
+const COUNTED_KINDS: usize = 3;
+
+impl Counts {
+    /// Whether this run is one of those that figures speak of.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.virtual_nanos >= COUNTED_SECONDS * 1_000_000_000
+            && self.completed_count >= COUNTED_CALLS
+            && self.faults.len() >= COUNTED_KINDS
     }
 }
 
@@ -91,7 +121,7 @@ impl fmt::Display for Summary {
             return f.write_str("no seed was run\n");
         }
         let heads = ["sum", "min", "median", "p90", "max", "seeds"];
-        write!(f, "  {:<28}", "per seed")?;
+        write!(f, "  {:<36}", "per seed")?;
         for (number, head) in heads.iter().enumerate() {
             let width = if number == 0 { 10 } else { 8 };
             write!(f, " {head:>width$}")?;
@@ -104,7 +134,7 @@ impl fmt::Display for Summary {
         self.row(f, "faults", |run| run.faults.values().sum())?;
         for kind in FaultKind::ALL {
             let name = format!("- {}", kind.name());
-            self.row(f, &name, |run| run.faults.get(&kind).copied().unwrap_or(0))?;
+            self.row(f, &name, |run| run.faults.get(kind).copied().unwrap_or(0))?;
         }
         self.row(f, "leaders", |run| run.leader_count)?;
         self.row(f, "crashes", |run| run.crash_count)?;
@@ -113,12 +143,24 @@ impl fmt::Display for Summary {
         self.row(f, "engine batches lost", |run| run.lost_batch_count)?;
         self.row(f, "snapshots installed", |run| run.snapshot_count)?;
         self.row(f, "starts without a state", |run| run.stateless_start_count)?;
+        self.row(f, "cores that got on alone", |run| run.core_count)?;
         self.row(f, "frames", |run| run.frames.sent)?;
         self.row(f, "- lost", |run| run.frames.lost)?;
         self.row(f, "- twice", |run| run.frames.duplicated)?;
         self.row(f, "- late", |run| run.frames.delayed)?;
         self.row(f, "- replayed", |run| run.frames.replayed)?;
         self.row(f, "claims checked on disk", |run| run.claim_count)?;
-        self.row(f, "steps", |run| run.step_count)
+        self.row(f, "steps", |run| run.step_count)?;
+        for mark in marks::ALL {
+            let name = format!("+ {mark}");
+            self.row(f, &name, |run| run.marks.get(mark).copied().unwrap_or(0))?;
+        }
+        let counted = self.runs.iter().filter(|run| run.is_counted()).count();
+        writeln!(
+            f,
+            "{counted} of {} seeds count: ≥ {COUNTED_SECONDS} virtual s, ≥ {COUNTED_CALLS} completed calls, \
+             ≥ {COUNTED_KINDS} kinds of fault",
+            self.runs.len()
+        )
     }
 }

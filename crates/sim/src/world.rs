@@ -23,9 +23,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// How many processes there are.
-pub const PROCESS_COUNT: usize = 3;
-
 /// The most events of a run for each virtual second of work, and of a minute more: ten times what the busiest need. Above it
 /// something asks itself for more, for ever.
 const EVENT_RATE_MAX: u64 = 50_000;
@@ -76,6 +73,10 @@ pub(crate) enum Event {
     Strike(usize),
     /// Links are mended.
     Mend(Vec<(ProcessId, ProcessId)>),
+    /// A machine's links hold frames back until then.
+    Clog(ProcessId, Instant),
+    /// A disk has space again.
+    Space(ProcessId),
     /// The run looks whether its stage is over.
     Look,
 }
@@ -157,7 +158,11 @@ pub struct World {
     /// Since when.
     pub(crate) stage_began: Instant,
     /// What each process must still answer at the end.
-    pub(crate) probes: [Option<Call>; PROCESS_COUNT],
+    pub(crate) probes: Vec<Option<Call>>,
+    /// Who is healed at the end, while the others keep what ails them.
+    pub(crate) core: Vec<ProcessId>,
+    /// The epoch in which it got on.
+    pub(crate) core_epoch: u64,
     /// What happened, in numbers.
     pub(crate) counts: Counts,
     /// The first broken promise; nothing happens after it.
@@ -169,6 +174,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: Options) -> World {
         let mix = Mix::draw(seed);
+        let count = mix.process_count;
         let weather = if mix.early { mix.weather } else { Weather::fair() };
         World {
             now: Instant::ZERO,
@@ -184,14 +190,16 @@ impl World {
                 process: Dice::new(seed, "process"),
             },
             trace: Trace::new(options.verbosity),
-            network: Network::new(PROCESS_COUNT, weather),
-            processes: (0..PROCESS_COUNT).map(|_| Process::new()).collect(),
-            clients: Clients::new(mix.workload, PROCESS_COUNT),
+            network: Network::new(count, weather),
+            processes: (0..count).map(|_| Process::new()).collect(),
+            clients: Clients::new(mix.workload, count),
             agreement: Agreement::default(),
             elections: Elections::default(),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
-            probes: [None; PROCESS_COUNT],
+            probes: vec![None; count],
+            core: Vec::new(),
+            core_epoch: 0,
             counts: Counts::default(),
             violation: None,
             mix,
@@ -235,6 +243,8 @@ impl World {
             Event::Overdue(client, called) => self.check_answered(client, called),
             Event::Strike(number) => self.strike(number),
             Event::Mend(links) => self.mend(&links),
+            Event::Clog(victim, until) => self.begin_clog(victim, until),
+            Event::Space(process) => self.processes[process.0].disk.set_full(false),
             Event::Look => self.look(),
         }
     }

@@ -2,7 +2,8 @@
 
 use quorate_sim::checkers::{linearizable, witness};
 use quorate_sim::history::{
-    Call, ClientId, Found, History, Key, Moment, Operation, Outcome, Recall, Revision, Value,
+    Call, Change, ClientId, Found, History, Key, Moment, Operation, Outcome, Recall, Revision,
+    Value,
 };
 use std::collections::BTreeMap;
 
@@ -42,7 +43,50 @@ impl Book {
     fn swap(self, times: (usize, u64, u64), values: (u64, u64), outcome: Outcome) -> Book {
         let (expected, value) = values;
         let expected = Some(Value(expected));
-        self.add(times, Call::Swap { key: Key(1), expected, value: Value(value) }, outcome)
+        self.add(
+            times,
+            Call::Swap { key: Key(1), expected, value: Value(value), also: None },
+            outcome,
+        )
+    }
+
+    /// A transaction: register 1 from what is expected to a value, and another register with it.
+    fn pair(
+        self,
+        times: (usize, u64, u64),
+        values: (Option<u64>, u64),
+        also: (u32, u64),
+        outcome: Outcome,
+    ) -> Book {
+        let (expected, value) = (values.0.map(Value), Value(values.1));
+        let also = Some((Key(also.0), Value(also.1)));
+        self.add(times, Call::Swap { key: Key(1), expected, value, also }, outcome)
+    }
+
+    fn delete(self, times: (usize, u64, u64), key: u32, outcome: Outcome) -> Book {
+        self.add(times, Call::Delete { key: Key(key) }, outcome)
+    }
+
+    fn deleted(self, times: (usize, u64, u64), key: u32, revision: u64) -> Book {
+        self.delete(times, key, Outcome::Deleted(Revision(revision), true))
+    }
+
+    fn scan(
+        self,
+        times: (usize, u64, u64),
+        range: (u32, u32),
+        at: u64,
+        held: &[(u32, Option<Found>)],
+    ) -> Book {
+        let held = held.iter().filter_map(|(key, found)| Some((Key(*key), (*found)?)));
+        let call = Call::Scan { first: Key(range.0), end: Key(range.1) };
+        self.add(times, call, Outcome::Scanned(Revision(at), held.collect()))
+    }
+
+    fn change(mut self, revision: u64, writes: &[(u32, Option<u64>)]) -> Book {
+        let writes = writes.iter().map(|(key, value)| (Key(*key), value.map(Value))).collect();
+        self.0.changes.push(Change { revision: Revision(revision), writes });
+        self
     }
 
     fn recall(mut self, key: u32, revision: u64, held: Option<Found>) -> Book {
@@ -208,7 +252,7 @@ fn a_scan_that_mixes_two_moments_is_wrong() {
         .written((1, 0, 1), 1, 10, 2)
         .written((1, 2, 3), 2, 20, 3)
         .written((2, 4, 9), 2, 21, 4)
-        .add((3, 4, 9), Call::Scan, Outcome::Scanned(Revision(3), all))
+        .add((3, 4, 9), Call::SCAN_ALL, Outcome::Scanned(Revision(3), all))
         .wrong_by_witness();
 }
 
@@ -286,4 +330,131 @@ fn a_long_contended_history_is_judged_quickly() {
         time += 40;
     }
     book.right();
+}
+
+#[test]
+fn deletes_and_transactions_and_ranges_in_order_are_right() {
+    Book::default()
+        .pair((1, 0, 1), (None, 10), (2, 20), Outcome::Written(Revision(2)))
+        .scan((2, 2, 3), (1, 3), 2, &[(1, found(10, 2)), (2, found(20, 2))])
+        .deleted((1, 4, 5), 1, 3)
+        .get((2, 6, 7), 1, 3, None)
+        .delete((1, 8, 9), 1, Outcome::Deleted(Revision(3), false))
+        .scan((2, 10, 11), (2, 3), 3, &[(2, found(20, 2))])
+        .pair((1, 12, 13), (Some(10), 11), (2, 21), Outcome::NotWritten(Revision(3), None))
+        .add((1, 14, 15), Call::Compact { revision: Revision(3) }, Outcome::Compacted(Revision(3)))
+        .right();
+}
+
+#[test]
+fn a_delete_of_unknown_outcome_may_have_happened_or_not() {
+    let begun =
+        || Book::default().written((1, 0, 1), 1, 10, 2).delete((2, 2, 3), 1, Outcome::Unknown);
+    begun().get((1, 4, 5), 1, 2, found(10, 2)).right();
+    begun().get((1, 4, 5), 1, 3, None).right();
+    begun().change(3, &[(1, None)]).get((1, 4, 5), 1, 3, None).right();
+    begun().change(3, &[(1, None)]).get((1, 4, 5), 1, 3, found(10, 2)).wrong_by_witness();
+}
+
+#[test]
+fn a_register_that_is_not_empty_after_its_delete_is_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .deleted((1, 2, 3), 1, 3)
+        .get((2, 4, 5), 1, 3, found(10, 2))
+        .wrong();
+}
+
+#[test]
+fn a_register_that_empties_itself_is_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .get((2, 2, 3), 1, 2, found(10, 2))
+        .get((2, 4, 5), 1, 3, None)
+        .wrong();
+}
+
+#[test]
+fn a_delete_that_found_nothing_where_something_stood_is_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .delete((2, 2, 3), 1, Outcome::Deleted(Revision(2), false))
+        .wrong();
+}
+
+#[test]
+fn a_delete_that_emptied_an_empty_register_is_wrong() {
+    Book::default().deleted((1, 0, 1), 1, 2).wrong();
+}
+
+#[test]
+fn two_deletes_of_one_value_are_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .deleted((2, 2, 9), 1, 3)
+        .deleted((3, 2, 9), 1, 4)
+        .wrong();
+}
+
+#[test]
+fn half_a_transaction_is_wrong() {
+    Book::default()
+        .pair((1, 0, 1), (None, 10), (2, 20), Outcome::Written(Revision(2)))
+        .scan((2, 2, 3), (1, 3), 2, &[(1, found(10, 2))])
+        .wrong();
+}
+
+#[test]
+fn a_transaction_in_two_revisions_is_wrong() {
+    Book::default()
+        .pair((1, 0, 1), (None, 10), (2, 20), Outcome::Written(Revision(2)))
+        .get((2, 2, 3), 1, 3, found(10, 2))
+        .get((2, 4, 5), 2, 3, found(20, 3))
+        .wrong_by_witness();
+}
+
+#[test]
+fn the_other_half_of_a_transaction_that_was_not_carried_out_is_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .pair((1, 2, 3), (None, 11), (2, 20), Outcome::NotWritten(Revision(2), found(10, 2)))
+        .get((2, 4, 5), 2, 3, found(20, 3))
+        .wrong();
+}
+
+#[test]
+fn a_range_that_shows_what_lies_outside_of_it_or_leaves_out_what_lies_inside_is_wrong() {
+    let written = || Book::default().written((1, 0, 1), 1, 10, 2).written((1, 2, 3), 2, 20, 3);
+    written().scan((2, 4, 5), (1, 2), 3, &[(1, found(10, 2))]).right();
+    written().scan((2, 4, 5), (1, 3), 3, &[(2, found(20, 3))]).wrong();
+}
+
+#[test]
+fn a_change_that_nobody_asked_for_is_wrong() {
+    Book::default().written((1, 0, 1), 1, 10, 2).change(3, &[(1, None)]).wrong_by_witness();
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .put((2, 2, 3), 1, 11, Outcome::Unknown)
+        .change(3, &[(1, Some(11)), (2, None)])
+        .wrong_by_witness();
+}
+
+#[test]
+fn a_write_of_unknown_outcome_that_happened_twice_is_wrong() {
+    let begun = Book::default().put((1, 0, 1), 1, 10, Outcome::Unknown);
+    begun.change(2, &[(1, Some(10))]).change(3, &[(1, Some(10))]).wrong_by_witness();
+}
+
+#[test]
+fn a_compaction_that_saw_less_than_an_earlier_write_is_wrong() {
+    Book::default()
+        .written((1, 0, 1), 1, 10, 2)
+        .written((1, 2, 3), 1, 11, 3)
+        .add((2, 4, 5), Call::Compact { revision: Revision(2) }, Outcome::Compacted(Revision(2)))
+        .wrong_by_witness();
+}
+
+#[test]
+fn an_answer_to_another_question_is_wrong() {
+    Book::default().delete((1, 0, 1), 1, Outcome::Written(Revision(2))).wrong_by_witness();
 }

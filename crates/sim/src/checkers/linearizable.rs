@@ -16,14 +16,26 @@ const STEP_COUNT_MAX: u64 = 5_000_000;
 /// What a call does to one register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// It holds this from now on.
-    Write(Value),
+    /// It holds this from now on, or nothing.
+    Write(Option<Value>),
+    /// It held something and holds nothing from now on. What it held may be what a call of unknown outcome wrote that is
+    /// left out because nobody saw it: then it may seem to hold nothing.
+    Empty(Excuse),
     /// It holds exactly this.
     Read(Option<Value>),
     /// It held the first and holds the second from now on.
     Swap(Option<Value>, Value),
     /// It held anything else than this.
     Differs(Option<Value>, Option<Value>),
+}
+
+/// Whether a delete of what seems to be nothing can be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Excuse {
+    /// No.
+    None,
+    /// By a write that was left out and began before the delete had ended.
+    UnseenWrite,
 }
 
 /// One call as seen by one register.
@@ -41,7 +53,9 @@ impl Action {
     /// The value afterwards; `None` when the action is impossible on this value.
     fn apply(self, held: Option<Value>) -> Option<Option<Value>> {
         match self {
-            Action::Write(value) => Some(Some(value)),
+            Action::Write(value) => Some(value),
+            Action::Empty(Excuse::None) => held.map(|_| None),
+            Action::Empty(Excuse::UnseenWrite) => Some(None),
             Action::Read(expected) => (expected == held).then_some(held),
             Action::Swap(expected, value) => (expected == held).then_some(Some(value)),
             Action::Differs(expected, found) => (expected != held && found == held).then_some(held),
@@ -68,20 +82,32 @@ fn split(history: &History) -> BTreeMap<Key, Vec<Step>> {
     let mut keys: BTreeSet<Key> = BTreeSet::new();
     for operation in &history.operations {
         match operation.call {
-            Call::Put { key, .. } | Call::Swap { key, .. } | Call::Get { key } => {
+            Call::Put { key, .. } | Call::Delete { key } | Call::Get { key } => {
                 keys.insert(key);
             }
-            Call::Scan => {}
+            Call::Swap { key, also, .. } => {
+                keys.insert(key);
+                keys.extend(also.map(|(key, _)| key));
+            }
+            Call::Scan { .. } | Call::Compact { .. } => {}
         }
     }
     let mut registers: BTreeMap<Key, Vec<Step>> = BTreeMap::new();
+    let mut left_out: BTreeMap<Key, Moment> = BTreeMap::new();
     for operation in &history.operations {
         for (key, action) in actions(operation, &keys) {
             let returned = (operation.outcome != Outcome::Unknown).then_some(operation.ended);
             // A write of unknown outcome that nobody ever saw may as well not have happened: leaving it out changes no
             // other answer, and each one left in can double the search.
-            let unseen = operation.call.write().is_some_and(|(_, value)| !seen.contains(&value));
+            let unseen = match action {
+                Action::Write(Some(value)) | Action::Swap(_, value) => !seen.contains(&value),
+                Action::Write(None) | Action::Empty(_) | Action::Read(_) | Action::Differs(..) => {
+                    false
+                }
+            };
             if returned.is_none() && unseen {
+                let first = left_out.entry(key).or_insert(operation.called);
+                *first = operation.called.min(*first);
                 continue;
             }
             registers.entry(key).or_default().push(Step {
@@ -91,47 +117,65 @@ fn split(history: &History) -> BTreeMap<Key, Vec<Step>> {
             });
         }
     }
+    for (key, first) in left_out {
+        for step in registers.get_mut(&key).into_iter().flatten() {
+            if step.returned.is_some_and(|returned| returned > first)
+                && let Action::Empty(excuse) = &mut step.action
+            {
+                *excuse = Excuse::UnseenWrite;
+            }
+        }
+    }
     registers
 }
 
 fn values_seen(history: &History) -> BTreeSet<Value> {
     let mut seen = BTreeSet::new();
     for operation in &history.operations {
-        match (&operation.outcome, operation.call) {
-            (Outcome::Got(_, found) | Outcome::NotWritten(_, found), _) => {
-                seen.extend(found.map(|found| found.value));
-            }
-            (Outcome::Scanned(_, all), _) => seen.extend(all.values().map(|found| found.value)),
-            (Outcome::Written(_), Call::Swap { expected, .. }) => seen.extend(expected),
-            (Outcome::Unknown, Call::Swap { expected, .. }) => seen.extend(expected),
-            (Outcome::Written(_) | Outcome::Refused | Outcome::Unknown, _) => {}
+        let found = operation.outcome.found(operation.call);
+        seen.extend(found.into_iter().map(|(_, found)| found.value));
+        if let (Outcome::Written(_) | Outcome::Unknown, Call::Swap { expected, .. }) =
+            (&operation.outcome, operation.call)
+        {
+            seen.extend(expected);
         }
     }
     seen
 }
 
+/// What an operation does to each register. The parts of a transaction are judged one by one: that they happen at once is
+/// for the witness to show.
 fn actions(operation: &Operation, keys: &BTreeSet<Key>) -> Vec<(Key, Action)> {
     match (&operation.outcome, operation.call) {
         (Outcome::Written(_) | Outcome::Unknown, Call::Put { key, value }) => {
-            vec![(key, Action::Write(value))]
+            vec![(key, Action::Write(Some(value)))]
         }
-        (Outcome::Written(_) | Outcome::Unknown, Call::Swap { key, expected, value }) => {
-            vec![(key, Action::Swap(expected, value))]
+        (Outcome::Written(_) | Outcome::Unknown, Call::Swap { key, expected, value, also }) => {
+            let also = also.map(|(key, value)| (key, Action::Write(Some(value))));
+            [(key, Action::Swap(expected, value))].into_iter().chain(also).collect()
         }
         (Outcome::NotWritten(_, found), Call::Swap { key, expected, .. }) => {
             vec![(key, Action::Differs(expected, found.map(|found| found.value)))]
         }
+        (Outcome::Unknown, Call::Delete { key }) => vec![(key, Action::Write(None))],
+        (Outcome::Deleted(_, true), Call::Delete { key }) => {
+            vec![(key, Action::Empty(Excuse::None))]
+        }
+        (Outcome::Deleted(_, false), Call::Delete { key }) => vec![(key, Action::Read(None))],
         (Outcome::Got(_, found), Call::Get { key }) => {
             vec![(key, Action::Read(found.map(|found| found.value)))]
         }
-        (Outcome::Scanned(_, all), _) => keys
-            .iter()
+        (Outcome::Scanned(_, all), Call::Scan { first, end }) => keys
+            .range(first..end)
             .map(|key| (*key, Action::Read(all.get(key).map(|found| found.value))))
             .collect(),
         (
             Outcome::Written(_)
             | Outcome::NotWritten(..)
+            | Outcome::Deleted(..)
+            | Outcome::Compacted(_)
             | Outcome::Got(..)
+            | Outcome::Scanned(..)
             | Outcome::Refused
             | Outcome::Unknown,
             _,

@@ -2,6 +2,7 @@
 //! none looks into a node further than its outputs, its disk and its status.
 
 pub mod agreement;
+pub mod bounded;
 pub mod claims;
 pub mod election;
 pub mod linearizable;

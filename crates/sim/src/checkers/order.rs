@@ -55,11 +55,17 @@ impl Order {
         Ok(())
     }
 
-    /// The replica shows its status; `has_state` unless it waits for a snapshot, and what it calls synced is not here.
+    /// The replica shows its status; `has_state` unless it waits for a snapshot, and what it calls synced is not here. A
+    /// log `is_damaged` may have lost what was applied from it.
     ///
     /// # Errors
     /// When something went back, or stands in the wrong order.
-    pub fn on_status(&mut self, status: &Status, has_state: bool) -> Result<(), Violation> {
+    pub fn on_status(
+        &mut self,
+        status: &Status,
+        has_state: bool,
+        is_damaged: bool,
+    ) -> Result<(), Violation> {
         let seen = Seen {
             epoch: status.epoch,
             committed: status.committed,
@@ -69,7 +75,7 @@ impl Order {
         let ordered = status.synced <= status.applied
             && status.applied <= status.committed
             && status.durable <= status.last.index
-            && (status.applied <= status.durable || status.applied <= status.synced);
+            && (is_damaged || status.applied <= status.durable || status.applied <= status.synced);
         if !ordered {
             return Err(violation(format!("{status} synced={}", status.synced)));
         }
@@ -125,8 +131,8 @@ mod tests {
     fn nothing_goes_back_within_a_life() {
         let check = |second: Status, legal: bool| {
             let mut order = Order::default();
-            assert_eq!(order.on_status(&status(2, [1, 2, 3, 4, 5]), true), Ok(()));
-            assert_eq!(order.on_status(&second, true).is_ok(), legal, "{second}");
+            assert_eq!(order.on_status(&status(2, [1, 2, 3, 4, 5]), true, false), Ok(()));
+            assert_eq!(order.on_status(&second, true, false).is_ok(), legal, "{second}");
         };
         check(status(2, [1, 2, 3, 4, 5]), true);
         check(status(3, [1, 2, 3, 3, 3]), true);
@@ -138,35 +144,37 @@ mod tests {
 
     #[test]
     fn one_status_is_ordered_in_itself() {
-        let legal = |indices| Order::default().on_status(&status(1, indices), true).is_ok();
+        let legal = |indices| Order::default().on_status(&status(1, indices), true, false).is_ok();
         assert!(legal([1, 1, 1, 1, 1]));
         assert!(!legal([2, 1, 3, 4, 5]));
         assert!(!legal([1, 3, 2, 4, 5]));
         assert!(!legal([1, 2, 3, 6, 5]));
         assert!(!legal([1, 3, 3, 2, 5]), "applied what is not durable here");
+        let lost = Order::default().on_status(&status(1, [1, 3, 3, 2, 5]), true, true);
+        assert_eq!(lost, Ok(()), "what was applied rotted afterwards");
     }
 
     #[test]
     fn a_restart_forgets_memory_but_not_what_was_synced() {
         let mut order = Order::default();
-        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true, false), Ok(()));
         order.on_restart();
         assert!(order.on_open(Index(2)).is_err());
         assert_eq!(order.on_open(Index(3)), Ok(()));
-        assert_eq!(order.on_status(&status(2, [3, 3, 3, 5, 5]), true), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 3, 3, 5, 5]), true, false), Ok(()));
     }
 
     #[test]
     fn a_lost_engine_begins_anew_and_what_it_waits_for_is_not_there_yet() {
         let mut order = Order::default();
-        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 4, 5, 5, 5]), true, false), Ok(()));
         order.on_engine_lost();
         order.on_restart();
         assert_eq!(order.on_open(Index(0)), Ok(()));
-        assert_eq!(order.on_status(&status(2, [3, 3, 5, 5, 5]), false), Ok(()));
+        assert_eq!(order.on_status(&status(2, [3, 3, 5, 5, 5]), false, false), Ok(()));
         order.on_restart();
         assert_eq!(order.on_open(Index(0)), Ok(()));
-        assert_eq!(order.on_status(&status(2, [4, 4, 5, 5, 5]), true), Ok(()));
+        assert_eq!(order.on_status(&status(2, [4, 4, 5, 5, 5]), true, false), Ok(()));
         order.on_restart();
         assert!(order.on_open(Index(3)).is_err());
     }

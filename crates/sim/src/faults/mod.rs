@@ -1,18 +1,24 @@
 //! What strikes, whom, and for how long.
 
+pub(crate) mod devices;
+pub(crate) mod links;
+
 use crate::disk::Ending;
+use crate::fault_kind::FaultKind;
 use crate::finale::Stage;
 use crate::network::ProcessId;
-use crate::swarm::{FaultKind, FaultRate};
-use crate::world::{Event, PROCESS_COUNT, World};
+use crate::swarm::FaultRate;
+use crate::world::{Event, World};
 use quorate_consensus::Control;
-use quorate_node::{NodeInput, Phase, Request, RequestId};
-use quorate_store::engine::MemoryDisk;
+use quorate_node::{NodeInput, Request, RequestId};
 use quorate_types::{GroupId, NodeId};
 use std::time::Duration;
 
 /// Requests of operators are numbered from here on, far above those of clients.
 const OPERATOR_REQUEST: u64 = 1 << 40;
+
+/// The most that a clock drifts, in parts per million: one second in twenty.
+const DRIFT_MAX: u64 = 50_000;
 
 impl World {
     /// Plans the first strike of every fault of the mix.
@@ -28,9 +34,14 @@ impl World {
         self.plan_in(wait, Event::Strike(number));
     }
 
+    /// Whether new faults may still begin, and old ones end by themselves.
+    pub(crate) fn faults_go_on(&self) -> bool {
+        matches!(self.stage, Stage::Forming | Stage::Working)
+    }
+
     /// One fault of the mix strikes, unless the time of faults is over.
     pub(crate) fn strike(&mut self, number: usize) {
-        if !matches!(self.stage, Stage::Forming | Stage::Working) {
+        if !self.faults_go_on() {
             return;
         }
         let FaultRate { kind, .. } = self.mix.faults[number];
@@ -46,7 +57,7 @@ impl World {
 
     /// Half of the faults meet the leader, if anybody knows who that is.
     fn victim(&mut self) -> ProcessId {
-        let random = ProcessId(self.dice.faults.position(PROCESS_COUNT));
+        let random = ProcessId(self.dice.faults.position(self.processes.len()));
         if !self.dice.faults.chance(500_000) {
             return random;
         }
@@ -59,12 +70,13 @@ impl World {
             let Some(group) = self.group_status(*id) else { return false };
             group.role == quorate_consensus::RoleName::Leader
         };
-        (0..PROCESS_COUNT).map(ProcessId).find(leads)
+        self.ids().find(leads)
     }
 
-    /// Does it; false when there is nothing to do it to.
+    /// Does it; false when there is nothing to do it to, or it would take what cannot be given back.
     fn inflict(&mut self, kind: FaultKind, victim: ProcessId) -> bool {
         let runs = self.processes[victim.0].running.is_some();
+        let works = self.stage == Stage::Working;
         match kind {
             FaultKind::Kill if runs => {
                 self.kill(victim);
@@ -74,61 +86,62 @@ impl World {
                 self.lose_power(victim);
                 self.reopen_later(victim);
             }
-            FaultKind::Blackout => {
-                for id in (0..PROCESS_COUNT).map(ProcessId) {
-                    let was_running = self.processes[id.0].running.is_some();
-                    self.lose_power(id);
-                    if was_running {
-                        self.reopen_later(id);
-                    }
-                }
-            }
+            FaultKind::Blackout => self.black_out(),
             FaultKind::Restart if runs => {
                 let running = self.processes[victim.0].running.as_mut().expect("it runs");
                 running.leaving = true;
                 self.tell(victim, NodeInput::Shutdown);
             }
-            FaultKind::Pause if runs => {
-                let pause =
-                    self.dice.faults.duration(Duration::from_millis(10), Duration::from_secs(3));
-                let until = self.now + pause;
-                let running = self.processes[victim.0].running.as_mut().expect("it runs");
-                running.paused_until = running.paused_until.max(until);
-            }
+            FaultKind::Pause if runs => self.pause(victim),
+            FaultKind::Slow if runs => self.slow(victim),
+            FaultKind::ClockLeap if runs => self.leap(victim),
+            FaultKind::ClockDrift if runs => self.drift(victim),
             FaultKind::Isolation => self.isolate(victim),
-            FaultKind::OneWayCut => {
-                let peer = self.peer_of(victim);
-                let link =
-                    if self.dice.faults.chance(500_000) { (victim, peer) } else { (peer, victim) };
-                self.cut(vec![link]);
-            }
+            FaultKind::OneWayCut => self.one_way_cut(victim),
+            FaultKind::Deaf => self.deafen(victim),
+            FaultKind::Mute => self.mute(victim),
+            FaultKind::Split => self.split(),
+            FaultKind::Bridge => self.bridge(),
+            FaultKind::Star => self.star(victim),
+            FaultKind::Chain => self.chain(),
+            FaultKind::Ring => return self.ring(),
+            FaultKind::Clog => self.clog(victim),
+            FaultKind::SwizzleClog => self.swizzle_clog(),
             FaultKind::BrokenStreams => {
                 let peer = self.peer_of(victim);
                 self.break_streams(victim, peer);
             }
-            FaultKind::WriteError => {
-                self.processes[victim.0].sabotage = Some(Ending::WriteFailed);
+            FaultKind::WriteError => self.fail_next_write(victim, Ending::WriteFailed),
+            FaultKind::SyncError => self.fail_next_write(victim, Ending::SyncFailed),
+            FaultKind::EngineError if runs => self.fail_engine(victim),
+            FaultKind::DiskStall => self.stall_disk(victim),
+            FaultKind::DiskSlow => self.slow_disk(victim),
+            FaultKind::DiskFull => self.fill_disk(victim),
+            FaultKind::Rot if works && self.may_harm(victim) => return self.rot(victim),
+            FaultKind::ReadError if works && self.may_harm(victim) => {
+                return self.lose_page(victim);
             }
-            FaultKind::SyncError => {
-                self.processes[victim.0].sabotage = Some(Ending::SyncFailed);
+            FaultKind::LostWrite if works && self.may_harm(victim) => {
+                return self.lose_write(victim);
             }
-            FaultKind::DiskStall => {
-                let until = self.dice.faults.moment(
-                    self.now,
-                    Duration::from_millis(20),
-                    Duration::from_secs(3),
-                );
-                self.processes[victim.0].disk_stalled_until = until;
+            FaultKind::MisdirectedWrite if works && self.may_harm(victim) => {
+                return self.misdirect_write(victim);
             }
-            FaultKind::EngineLoss if runs && self.all_others_are_whole(victim) => {
-                self.kill(victim);
-                let process = &mut self.processes[victim.0];
-                process.engine = MemoryDisk::new();
-                process.order.on_engine_lost();
-                self.reopen_later(victim);
+            FaultKind::HelicalRot if works && self.all_are_sound() => return self.helical_rot(),
+            FaultKind::EngineLoss
+                if runs && self.all_others_are_whole(victim) && self.may_harm(victim) =>
+            {
+                self.lose_engine(victim);
             }
+            FaultKind::Wipe
+                if works && runs && self.all_others_are_whole(victim) && self.may_harm(victim) =>
+            {
+                self.wipe(victim);
+            }
+            FaultKind::RollBack if works && runs => return self.roll_back(victim),
             FaultKind::Transfer if runs => {
-                let target = NodeId(self.dice.faults.between(1, PROCESS_COUNT as u64));
+                let count = self.processes.len() as u64;
+                let target = NodeId(self.dice.faults.between(1, count));
                 self.control(victim, Control::Transfer(target));
             }
             FaultKind::Campaign if runs => self.control(victim, Control::Campaign),
@@ -136,78 +149,70 @@ impl World {
             | FaultKind::PowerLoss
             | FaultKind::Restart
             | FaultKind::Pause
+            | FaultKind::Slow
+            | FaultKind::ClockLeap
+            | FaultKind::ClockDrift
+            | FaultKind::EngineError
+            | FaultKind::Rot
+            | FaultKind::ReadError
+            | FaultKind::LostWrite
+            | FaultKind::MisdirectedWrite
+            | FaultKind::HelicalRot
             | FaultKind::EngineLoss
+            | FaultKind::Wipe
+            | FaultKind::RollBack
             | FaultKind::Transfer
             | FaultKind::Campaign => return false,
         }
         true
     }
 
-    /// Whether every other process runs on a state of its own.
-    fn all_others_are_whole(&self, victim: ProcessId) -> bool {
-        let is_whole = |id: ProcessId| {
-            let status = self.processes[id.0].running.as_ref().map(|it| it.status(self.now));
-            status.is_some_and(|status| {
-                status.phase == Phase::Running && status.awaiting_snapshot.is_empty()
-            })
-        };
-        (0..PROCESS_COUNT).map(ProcessId).filter(|id| *id != victim).all(is_whole)
+    fn black_out(&mut self) {
+        for id in self.ids() {
+            let was_running = self.processes[id.0].running.is_some();
+            self.lose_power(id);
+            if was_running {
+                self.reopen_later(id);
+            }
+        }
+    }
+
+    fn pause(&mut self, victim: ProcessId) {
+        let pause = self.dice.faults.duration(Duration::from_millis(10), Duration::from_secs(3));
+        let until = self.now + pause;
+        let running = self.processes[victim.0].running.as_mut().expect("it runs");
+        running.paused_until = running.paused_until.max(until);
+    }
+
+    fn slow(&mut self, victim: ProcessId) {
+        let longest = Duration::from_secs(10);
+        let until = self.dice.faults.moment(self.now, Duration::from_secs(1), longest);
+        let running = self.processes[victim.0].running.as_mut().expect("it runs");
+        running.slow_until = until;
+    }
+
+    fn leap(&mut self, victim: ProcessId) {
+        let longest = [1, 60, 7_200][self.dice.faults.position(3)];
+        let longest = Duration::from_secs(longest);
+        let by = self.dice.faults.duration(Duration::from_millis(1), longest);
+        let now = self.now;
+        let running = self.processes[victim.0].running.as_mut().expect("it runs");
+        running.clock.leap(now, by);
+        self.wake_soon(victim);
+    }
+
+    fn drift(&mut self, victim: ProcessId) {
+        let drift = self.dice.faults.below(2 * DRIFT_MAX + 1);
+        let drift = i32::try_from(drift).expect("small") - i32::try_from(DRIFT_MAX).expect("small");
+        let now = self.now;
+        let running = self.processes[victim.0].running.as_mut().expect("it runs");
+        running.clock.set_drift(now, drift);
+        self.wake_soon(victim);
     }
 
     fn control(&mut self, id: ProcessId, control: Control) {
         let number = OPERATOR_REQUEST + self.dice.faults.below(1 << 40);
         let request = Request::Control { group: GroupId(0), control };
         self.tell(id, NodeInput::Request { id: RequestId(number), request });
-    }
-
-    fn peer_of(&mut self, victim: ProcessId) -> ProcessId {
-        let step = 1 + self.dice.faults.position(PROCESS_COUNT - 1);
-        ProcessId((victim.0 + step) % PROCESS_COUNT)
-    }
-
-    fn isolate(&mut self, victim: ProcessId) {
-        let peers = (0..PROCESS_COUNT).map(ProcessId).filter(|peer| *peer != victim);
-        let links = peers.flat_map(|peer| [(victim, peer), (peer, victim)]).collect();
-        self.cut(links);
-    }
-
-    fn cut(&mut self, links: Vec<(ProcessId, ProcessId)>) {
-        for (from, to) in &links {
-            self.network.set_cut(*from, *to, true);
-        }
-        // Some cuts are noticed because streams break, some are only silence.
-        if self.dice.faults.chance(400_000) {
-            for (from, to) in &links {
-                self.break_streams(*from, *to);
-            }
-        }
-        let wait = self.dice.faults.duration(Duration::from_millis(50), Duration::from_secs(6));
-        self.plan_in(wait, Event::Mend(links));
-    }
-
-    /// Links that were cut carry frames again. A link that two faults cut is mended by the first that ends.
-    pub(crate) fn mend(&mut self, links: &[(ProcessId, ProcessId)]) {
-        for (from, to) in links {
-            self.trace.step(self.now, "mend", &[from.0 as u64, to.0 as u64], |f| {
-                write!(f, "n{}→n{}", from.0 + 1, to.0 + 1)
-            });
-            self.network.set_cut(*from, *to, false);
-            for end in self.network.break_hung(*from, *to) {
-                self.notice_broken(end, *from, *to);
-            }
-        }
-    }
-
-    /// Breaks every stream between two processes; both ends notice.
-    pub(crate) fn break_streams(&mut self, one: ProcessId, two: ProcessId) {
-        for end in self.network.break_between(one, two) {
-            self.notice_broken(end, one, two);
-        }
-    }
-
-    fn notice_broken(&mut self, end: crate::network::End, one: ProcessId, two: ProcessId) {
-        let peer = if end.process == one { two } else { one };
-        let wait = self.dice.network.duration(Duration::from_micros(50), Duration::from_millis(20));
-        self.plan_in(wait, Event::Closed(end, peer));
     }
 }

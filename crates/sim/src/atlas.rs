@@ -1,0 +1,85 @@
+//! What keeps recoverable what must stay recoverable: who is harmed already, and who may be harmed beside.
+//!
+//! A machine is *impaired* while something of its folder is lost that only its peers can give back: damage in its log, a
+//! lost engine, or the folder itself. As long as no more machines are impaired than may fail, each committed entry has a
+//! whole copy, because a quorum held it. Helical rot is the exception that proves more: every machine is damaged, but no
+//! entry on more than one.
+
+use crate::network::ProcessId;
+use crate::world::World;
+use quorate_log::Log;
+use quorate_node::Phase;
+use quorate_types::{GroupId, Index};
+
+impl World {
+    /// How many machines may fail.
+    pub(crate) fn tolerance(&self) -> usize {
+        (self.processes.len() - 1) / 2
+    }
+
+    /// Something of this machine's log is damaged, or about to be.
+    pub(crate) fn wound(&mut self, id: ProcessId) {
+        let process = &mut self.processes[id.0];
+        process.is_wounded = true;
+        process.claims = crate::checkers::claims::Claims::default();
+    }
+
+    /// Whether this machine may be harmed for good or until its peers help.
+    pub(crate) fn may_harm(&mut self, victim: ProcessId) -> bool {
+        let others: Vec<ProcessId> = self.ids().filter(|id| *id != victim).collect();
+        let impaired = others.into_iter().filter(|id| self.is_impaired(*id)).count();
+        !self.processes[victim.0].is_exiled && impaired < self.tolerance()
+    }
+
+    /// Whether nobody is impaired.
+    pub(crate) fn all_are_sound(&mut self) -> bool {
+        let ids: Vec<ProcessId> = self.ids().collect();
+        !ids.into_iter().any(|id| self.is_impaired(id))
+    }
+
+    /// Whether something of this machine's folder is lost that only its peers can give back.
+    pub(crate) fn is_impaired(&mut self, id: ProcessId) -> bool {
+        if self.processes[id.0].is_wounded && self.is_log_sound(id) {
+            self.processes[id.0].is_wounded = false;
+        }
+        let process = &self.processes[id.0];
+        process.is_exiled || process.is_stateless || process.is_wounded
+    }
+
+    /// Whether the durable half of a log is whole, and its node agrees.
+    fn is_log_sound(&self, id: ProcessId) -> bool {
+        let process = &self.processes[id.0];
+        if process.sabotage.is_some() || process.disk.is_loss_open() {
+            return false;
+        }
+        let opened = Log::open(&process.disk.durable(), self.mix.log(id).clone());
+        let Ok((_, recovery)) = opened else { return false };
+        let Some(group) = recovery.groups.get(&GroupId(0)) else { return false };
+        let is_sure = group.hard_state.is_some_and(|state| state.log_epoch.number > 0);
+        let is_whole = recovery.reports.is_empty() && group.faults.is_empty();
+        let is_new = group.bounds.last == Index::ZERO;
+        let agrees = self.group_status(id).is_none_or(|status| status.why_not.is_none());
+        is_whole && is_sure && !is_new && agrees
+    }
+
+    /// Whether every other process that can take part runs on a state of its own.
+    pub(crate) fn all_others_are_whole(&self, victim: ProcessId) -> bool {
+        let is_whole = |id: ProcessId| {
+            let status = self.processes[id.0].running.as_ref().map(|it| it.status(self.now));
+            status.is_some_and(|status| {
+                status.phase == Phase::Running && status.awaiting_snapshot.is_empty()
+            })
+        };
+        self.ids().filter(|id| *id != victim).all(is_whole)
+    }
+
+    /// All processes.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ProcessId> + use<> {
+        (0..self.processes.len()).map(ProcessId)
+    }
+
+    /// The processes that can take part.
+    pub(crate) fn citizens(&self) -> Vec<ProcessId> {
+        self.ids().filter(|id| !self.processes[id.0].is_exiled).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! Marks on rare branches: what must happen somewhere in a long run, because nothing that never happens is tested.
+
+use quorate_consensus::raft::{AppendOutcome, Message as Raft, Verdict};
+use quorate_consensus::{ElectionCause, Event, Mending, Message, StepDownReason};
+
+/// Every mark that a long run must hit.
+pub const ALL: [&str; 20] = [
+    "campaign after a timeout",
+    "campaign after a closed link",
+    "leadership handed over",
+    "campaign of an operator",
+    "leader deposed by a higher epoch",
+    "leader without a quorum",
+    "leader with a stalled disk",
+    "leader with a damaged slot",
+    "snapshot needed",
+    "snapshot installed",
+    "damaged slot refilled",
+    "damaged slot given up by proof",
+    "not ready",
+    "append rejected",
+    "append rejected after a loss",
+    "vote refused",
+    "stale sender told",
+    "repair asked for",
+    "repair answered with an entry",
+    "repair answered with a verdict",
+];
+
+/// From so many seeds on, a run that misses a mark has failed.
+pub const SEED_COUNT_MIN: usize = 1_000;
+
+/// The mark that an event hits.
+#[must_use]
+pub fn of_event(event: &Event) -> Option<&'static str> {
+    Some(match event {
+        Event::Campaign { cause: ElectionCause::Timeout, .. } => "campaign after a timeout",
+        Event::Campaign { cause: ElectionCause::LinkClosed, .. } => "campaign after a closed link",
+        Event::Campaign { cause: ElectionCause::Asked, .. } => "campaign of an operator",
+        Event::SteppedDown { reason, .. } => match reason {
+            StepDownReason::HigherEpoch => "leader deposed by a higher epoch",
+            StepDownReason::NoQuorum => "leader without a quorum",
+            StepDownReason::Stalled => "leader with a stalled disk",
+            StepDownReason::Damaged => "leader with a damaged slot",
+            StepDownReason::Removed => return None,
+        },
+        Event::SnapshotNeeded { .. } => "snapshot needed",
+        Event::SnapshotInstalled { .. } => "snapshot installed",
+        Event::Mended { how: Mending::From(_), .. } => "damaged slot refilled",
+        Event::Mended { how: Mending::GivenUp, .. } => "damaged slot given up by proof",
+        Event::NotReady { .. } => "not ready",
+        Event::Role { .. }
+        | Event::EpochChanged { .. }
+        | Event::Leader { .. }
+        | Event::Configuration { .. }
+        | Event::Campaign { cause: ElectionCause::Transfer, .. }
+        | Event::Dropped { .. }
+        | Event::Diverged { .. }
+        | Event::MembershipAnswer { .. } => return None,
+    })
+}
+
+/// The mark that a message hits when it is sent.
+#[must_use]
+pub fn of_message(message: &Message) -> Option<&'static str> {
+    let Message::Raft(message) = message;
+    Some(match message {
+        Raft::AppendReply { outcome: AppendOutcome::Rejected { lost: true, .. }, .. } => {
+            "append rejected after a loss"
+        }
+        Raft::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. } => "append rejected",
+        Raft::VoteReply { granted: false, .. } => "vote refused",
+        Raft::Stale { .. } => "stale sender told",
+        Raft::TimeoutNow { .. } => "leadership handed over",
+        Raft::Repair { .. } => "repair asked for",
+        Raft::RepairReply { entries, .. } if !entries.is_empty() => "repair answered with an entry",
+        Raft::RepairReply { verdicts, .. } if verdicts.iter().any(|(_, v)| is_telling(*v)) => {
+            "repair answered with a verdict"
+        }
+        Raft::PreVote { .. }
+        | Raft::PreVoteReply { .. }
+        | Raft::Vote { .. }
+        | Raft::VoteReply { .. }
+        | Raft::Append { .. }
+        | Raft::AppendReply { .. }
+        | Raft::Heartbeat { .. }
+        | Raft::HeartbeatReply { .. }
+        | Raft::Commit { .. }
+        | Raft::Survey { .. }
+        | Raft::Propose { .. }
+        | Raft::Refuse { .. }
+        | Raft::Read { .. }
+        | Raft::ReadReply { .. }
+        | Raft::SurveyReply { .. }
+        | Raft::RepairReply { .. }
+        | Raft::Change { .. }
+        | Raft::ChangeReply { .. } => return None,
+    })
+}
+
+fn is_telling(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Absent | Verdict::Damaged | Verdict::Applied => true,
+        Verdict::Unsure => false,
+    }
+}
