@@ -14,8 +14,8 @@ use bytes::Bytes;
 use quorate_consensus::{Opening, Options};
 use quorate_log::{Log, Recovery};
 use quorate_types::{
-    Applied, Bounds, DiskError, DiskReader, EpochRun, FileName, GroupId, Incarnation, Index,
-    Instant, LogSummary, Member, Op, Position, ProtocolName, SnapshotName,
+    Applied, Bounds, Configuration, DiskError, DiskReader, EpochRun, FileName, GroupId,
+    Incarnation, Index, Instant, LogSummary, Member, Op, Position, ProtocolName, SnapshotName,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -402,8 +402,11 @@ fn found(
     applied: Applied,
     install: Option<SnapshotName>,
 ) -> Result<Found, OpenError> {
-    let log = recovery.groups.get(&SYSTEM_GROUP).cloned().unwrap_or_default();
+    let mut log = recovery.groups.get(&SYSTEM_GROUP).cloned().unwrap_or_default();
     let has_log = log.bounds.last > Index::ZERO;
+    if has_log && log.configurations.is_empty() {
+        log.configurations.extend(remembered_peers(identity));
+    }
     // The log of a member that joined and was told nothing yet holds the configuration that it joined with.
     let is_begun = has_log || !log.configurations.is_empty();
     if identity.membership.is_some() && !is_begun {
@@ -435,6 +438,16 @@ fn found(
     };
     let has_install_file = has_install_file && reset.is_none();
     Ok(Found { log, applied, reset, has_install_file, needs_snapshot })
+}
+
+/// Whom a member may hear whose log has lost every configuration to damage: those it formed the cluster with. It is no
+/// member in it itself, so that it follows and takes what it lacks from them, but never counts a quorum that may no longer
+/// be one.
+fn remembered_peers(identity: &Identity) -> Option<(Index, Configuration)> {
+    let node = identity.membership?.node;
+    let mut configuration = identity.roster.as_ref()?.configuration();
+    configuration.members.remove(&node);
+    Some((Index::ZERO, configuration))
 }
 
 /// Whether a log's configuration names nobody but this node as voter.
