@@ -1,11 +1,11 @@
 //! What the door needs of the node it stands at.
 
 use bytes::Bytes;
-use quorate_consensus::RefuseReason;
+use quorate_consensus::{Control, RefuseReason};
 use quorate_node::NodeStatus;
 use quorate_runtime::{NodeHandle, RequestError, RuntimeMetrics};
 use quorate_store::etcd::Reply;
-use quorate_types::{ApplyFault, ClusterId, EntryKind, GroupId, NodeId};
+use quorate_types::{ApplyFault, ClusterId, Configuration, EntryKind, GroupId, NodeId};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,13 @@ pub trait Replica: Send + Sync + 'static {
 
     /// A read has met something in the local state that cannot be right.
     fn report_fault(&self, fault: ApplyFault);
+
+    /// Asks for other members than those of `base`; returns once the change is taken in, which is before it is done.
+    fn change_members(
+        &self,
+        base: Configuration,
+        target: Configuration,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
 }
 
 impl From<RequestError> for Failure {
@@ -127,5 +134,14 @@ impl Replica for NodeHandle<Reply> {
 
     fn report_fault(&self, fault: ApplyFault) {
         NodeHandle::report_fault(self, SYSTEM_GROUP, fault);
+    }
+
+    async fn change_members(
+        &self,
+        base: Configuration,
+        target: Configuration,
+    ) -> Result<(), RequestError> {
+        let control = Control::TargetMembership { base, target };
+        NodeHandle::control(self, SYSTEM_GROUP, control).await
     }
 }

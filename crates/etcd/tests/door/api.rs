@@ -8,8 +8,9 @@ use quorate_etcd::proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_etcd::proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashRequest, LeaseGrantRequest,
-    MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest, request_op,
-    response_op,
+    MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest,
+    request_op, response_op,
 };
 use quorate_etcd::proto::health::HealthCheckRequest;
 use quorate_etcd::proto::health::health_check_response::ServingStatus;
@@ -232,6 +233,46 @@ async fn members_are_listed_with_what_they_published() {
     says(&error, Code::Unavailable, "etcdserver: no leader");
     let list = MemberListRequest { linearizable: false };
     cluster.member_list(list).await.expect("as far as this member knows");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn members_are_added_promoted_updated_and_removed() {
+    let server = Server::start().await;
+    let mut cluster = ClusterClient::new(server.channel().await);
+    let urls = |port: u16| vec![format!("http://127.0.0.1:{port}")];
+    let add = |port, is_learner| MemberAddRequest { peer_ur_ls: urls(port), is_learner };
+    let added = cluster.member_add(add(7104, true)).await.expect("added").into_inner();
+    let member = added.member.expect("the new member");
+    assert_eq!((member.id, member.is_learner, added.members.len()), (4, true, 4));
+    assert_eq!(member.peer_ur_ls, urls(7104));
+
+    let promote = |id| MemberPromoteRequest { id };
+    let error = cluster.member_promote(promote(4)).await.expect_err("it has not joined");
+    let text = "etcdserver: can only promote a learner member which is in sync with leader";
+    says(&error, Code::FailedPrecondition, text);
+    let error = cluster.member_promote(promote(1)).await.expect_err("it votes");
+    says(&error, Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+    let error = cluster.member_promote(promote(9)).await.expect_err("nobody");
+    says(&error, Code::NotFound, "etcdserver: member not found");
+
+    let error = cluster.member_add(add(7102, false)).await.expect_err("it is taken");
+    says(&error, Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+    for wrong in [vec![], vec!["127.0.0.1:7105".to_owned()], vec!["http://h".to_owned()]] {
+        let request = MemberAddRequest { peer_ur_ls: wrong, is_learner: false };
+        let error = cluster.member_add(request).await.expect_err("no URL");
+        says(&error, Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+    }
+
+    let update = MemberUpdateRequest { id: 2, peer_ur_ls: urls(7112) };
+    let updated = cluster.member_update(update).await.expect("updated").into_inner();
+    assert_eq!(updated.members[1].peer_ur_ls, urls(7112));
+
+    let remove = |id| MemberRemoveRequest { id };
+    let removed = cluster.member_remove(remove(4)).await.expect("removed").into_inner();
+    assert_eq!(removed.members.len(), 3);
+    let error = cluster.member_remove(remove(4)).await.expect_err("it is to leave already");
+    says(&error, Code::NotFound, "etcdserver: member not found");
     server.stop().await;
 }
 

@@ -1,11 +1,11 @@
 //! A door in this process: in front of a store in memory whose replica agrees at once, or fails as told.
 
 use bytes::Bytes;
-use quorate_consensus::{Metrics, PeerStatus, RefuseReason, RoleName, Status};
+use quorate_consensus::{Metrics, PeerStatus, RefuseReason, RoleName, Status, plan};
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::{Door, Failure, Replica, serve};
 use quorate_node::{NodeStatus, PeerReach, Phase};
-use quorate_runtime::RuntimeMetrics;
+use quorate_runtime::{RequestError, RuntimeMetrics};
 use quorate_store::engine::{MemoryDisk, MemoryEngine};
 use quorate_store::etcd::Reply;
 use quorate_store::{Store, StoreReader};
@@ -29,6 +29,8 @@ struct State {
     failure: Option<Failure>,
     leader: Option<NodeId>,
     timeouts: Vec<Option<Duration>>,
+    /// Who takes part.
+    configuration: Configuration,
     /// Whether the state is said to be lost.
     awaits_snapshot: bool,
 }
@@ -48,6 +50,7 @@ impl Double {
             failure: None,
             leader: Some(NodeId(1)),
             timeouts: Vec::new(),
+            configuration: configuration(),
             awaits_snapshot: false,
         };
         (Double(Arc::new(Mutex::new(state))), reader)
@@ -99,6 +102,19 @@ impl Replica for Double {
         Ok(replies.remove(0).expect("a reply was wanted"))
     }
 
+    /// Takes a change in as a leader does that reaches everybody.
+    async fn change_members(
+        &self,
+        base: Configuration,
+        target: Configuration,
+    ) -> Result<(), RequestError> {
+        let mut state = self.state();
+        assert_eq!(base, state.configuration, "the door works on what it was told last");
+        let planned = plan::take_in(&base, &target, |_| true);
+        state.configuration = planned.map_err(|error| RequestError::Declined(error.to_string()))?;
+        Ok(())
+    }
+
     async fn read_barrier(&self, timeout: Option<Duration>) -> Result<(), Failure> {
         let mut state = self.state();
         state.timeouts.push(timeout);
@@ -123,7 +139,7 @@ impl Replica for Double {
             committed: state.index,
             applied: state.index,
             synced: Index::ZERO,
-            configuration: configuration(),
+            configuration: state.configuration.clone(),
             peers: BTreeMap::<NodeId, PeerStatus>::new(),
             why_not: None,
             metrics,
