@@ -153,6 +153,25 @@ fn a_change_half_way_is_carried_through_when_all_start_again() {
 }
 
 #[test]
+fn a_member_that_was_added_without_a_name_is_known_by_its_address() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 5);
+    let added = world.change(&leader, |target| {
+        add("n4", false)(target);
+        let member = target.members.get_mut(&NodeId(4)).expect("it was added");
+        member.name.clear();
+    });
+    assert_eq!(added, Answer::Taken);
+    world.start_joining("n7", "n1");
+    world.start_joining("n4", "n2");
+    world.await_that("n4", |world| world.is_running("n4"));
+    assert_eq!(world.sum("n4"), 5);
+    assert!(!world.is_running("n7"), "it has another address");
+    assert_eq!(world.voters("n4"), "n1,n2,n3", "it is a learner");
+}
+
+#[test]
 fn what_cannot_be_is_declined_with_the_reason() {
     let mut world = World::formed(&NAMES);
     let leader = world.await_leader();
