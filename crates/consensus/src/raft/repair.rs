@@ -236,6 +236,7 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(),
             Role::Follower => {}
         }
+        self.maybe_install();
     }
 
     /// Whether damaged slots are to be asked for: a leader, where there is one, refills them by itself.

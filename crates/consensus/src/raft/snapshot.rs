@@ -90,15 +90,22 @@ impl Raft {
         }
     }
 
-    /// Asks for the install once no apply is under way.
+    /// Asks for the install once no apply is under way. One that cannot end, because the next slot is damaged, gives way to
+    /// a snapshot beyond everything that was asked to be applied; any other one is of no use then.
     pub(super) fn maybe_install(&mut self) {
-        if self.applied != self.apply_asked {
+        let is_applying = self.applied != self.apply_asked;
+        let is_stuck = is_applying && self.damage.has_fault(self.applied.next());
+        if is_applying && !is_stuck {
             return;
         }
-        let Some(install) = &mut self.install else { return };
-        if !install.asked {
+        let apply_asked = self.apply_asked;
+        let Some(install) = self.install.as_mut().filter(|install| !install.asked) else { return };
+        let (from, position) = (install.from, install.position);
+        if is_stuck && position.index <= apply_asked {
+            self.install = None;
+            self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
+        } else {
             install.asked = true;
-            let (from, position) = (install.from, install.position);
             self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Install { from, position }));
         }
     }

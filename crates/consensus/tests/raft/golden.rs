@@ -9,7 +9,8 @@ use quorate_consensus::{
     SnapshotInput, SnapshotOutcome,
 };
 use quorate_types::{
-    Configuration, EntryKind, Index, Instant, Member, NodeId, Origin, TransactionId, WriteId,
+    Configuration, EntryKind, Index, Instant, Member, NodeId, Origin, SlotFault, TransactionId,
+    WriteId,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -389,6 +390,13 @@ impl Runner for Script {
                 let disk = &mut self.replica(node).disk;
                 disk.durable.damage(index, rest.get(2).is_some_and(|word| word == "known"));
                 disk.live = disk.durable.clone();
+            }
+            "found" => {
+                // `found n2 3`: a read of the running replica's log finds the slot damaged.
+                let (node, index) = (node(0)?, Index(rest[1].parse()?));
+                self.replica(node).disk.live.damage(index, true);
+                self.replica(node).disk.durable.damage(index, true);
+                self.tell(node, Input::Damaged(SlotFault::DamagedUnknown(index)));
             }
             "forget" => {
                 let node = node(0)?;

@@ -239,6 +239,8 @@ impl Replica {
         let (machine, configuration) = self.staged.remove(&from)?;
         self.machine = machine.clone();
         self.synced = machine;
+        // What was asked for before is part of it.
+        self.to_apply.retain(|(first, _)| *first > position.index);
         let installed = quorate_consensus::SnapshotInput::Installed { position, configuration };
         Some(Input::Snapshot(installed))
     }
