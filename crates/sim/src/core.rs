@@ -71,7 +71,10 @@ impl World {
             if core.contains(&id) {
                 self.heal_process(id);
             } else if !self.processes[id.0].is_exiled {
-                let ailment = Ailment::ALL[self.dice.faults.position(Ailment::ALL.len())];
+                let drawn = Ailment::ALL[self.dice.faults.position(Ailment::ALL.len())];
+                // Nobody writes until there is a leader in the core, and a leader only misses its disk when it writes.
+                let keeps_leading = matches!(drawn, Ailment::Stalled) && self.leader() == Some(id);
+                let ailment = if keeps_leading { Ailment::Paused } else { drawn };
                 self.trace.step(self.now, "ailment", &[id.0 as u64], |f| {
                     write!(f, "n{} {ailment:?}", id.0 + 1)
                 });
