@@ -71,10 +71,10 @@ pub(crate) struct DevSettings {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct MemberSettings {
     /// The client address of a member [default: 127.0.0.1:2379]
-    #[arg(long, env = "QUORATE_MEMBER_ENDPOINT", value_name = "HOST:PORT")]
+    #[arg(long, global = true, env = "QUORATE_MEMBER_ENDPOINT", value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<String>,
     /// How many seconds to wait for a change to come to its end, 0 not to wait [default: 60]
-    #[arg(long, env = "QUORATE_MEMBER_WAIT", value_name = "SECONDS")]
+    #[arg(long, global = true, env = "QUORATE_MEMBER_WAIT", value_name = "SECONDS")]
     pub(crate) wait: Option<u32>,
 }
 

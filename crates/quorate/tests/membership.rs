@@ -45,8 +45,9 @@ impl Fourth {
 }
 
 fn member(endpoint: &str, arguments: &[&str]) -> Finished {
-    let mut words = vec!["member", "--endpoint", endpoint];
+    let mut words = vec!["member"];
     words.extend(arguments);
+    words.extend(["--endpoint", endpoint]);
     run(&words)
 }
 
