@@ -3,6 +3,7 @@
 
 use crate::command::{Result, root};
 use cargo_metadata::{DependencyKind, MetadataCommand};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The layer of each package (DESIGN in ARCHITECTURE.md). A normal or build dependency must lie strictly lower;
@@ -58,6 +59,7 @@ pub(crate) fn tidy() -> Result<()> {
         );
     }
     breaches.extend(manifest_breaches()?);
+    breaches.extend(named_tests(&sources)?);
     if breaches.is_empty() {
         println!("tidy: {} source files, no breach", sources.len());
         return Ok(());
@@ -138,6 +140,36 @@ fn manifest_breaches() -> Result<Vec<String>> {
         } else if !explained && line.contains('=') && !line.starts_with(' ') {
             let name = line.split('=').next().unwrap_or_default().trim();
             breaches.push(format!("Cargo.toml: {name} needs a comment that says why it is there"));
+        }
+    }
+    Ok(breaches)
+}
+
+/// The page that says which test shows what.
+const RELIABILITY: &str = "docs/reliability.md";
+
+/// What that page names is there: a path, a function, a golden script, or a fuzz target. It is the names in backticks that
+/// have the form of one.
+fn named_tests(sources: &[PathBuf]) -> Result<Vec<String>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let page = read(&root().join(RELIABILITY))?;
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for path in sources {
+        let text = read(path)?;
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+        known.extend(names.map(str::to_owned));
+    }
+    let scripts = self::sources(&root().join("crates"), "txt");
+    known.extend(scripts.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())));
+    let mut breaches = Vec::new();
+    for name in page.split('`').skip(1).step_by(2) {
+        let is_path = name.contains('/');
+        let is_name = name.matches('_').count() >= 2 && !name.contains([' ', '*']);
+        let is_there = if is_path { root().join(name).exists() } else { known.contains(name) };
+        if (is_path || is_name) && !is_there {
+            breaches.push(format!("{RELIABILITY}: {name} is not there"));
         }
     }
     Ok(breaches)
