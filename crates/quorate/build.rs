@@ -5,6 +5,8 @@
 use std::process::Command;
 
 fn main() {
+    // Set by cargo-fuzz, for what only fuzzers and tests call.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     println!("cargo::rerun-if-env-changed=QUORATE_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {

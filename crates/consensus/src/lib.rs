@@ -14,6 +14,9 @@ mod message;
 mod options;
 mod status;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub mod raft;
 
 pub mod plan;

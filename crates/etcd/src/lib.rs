@@ -9,6 +9,9 @@
 //! methods answer `Unimplemented`. A compaction that asks to wait until its space is given back is answered once the
 //! revisions are unreadable, like any other: the store does not say how far its sweep has come.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod door;
 mod errors;
 mod replica;

@@ -208,7 +208,7 @@ impl Header {
         Ok(header)
     }
 
-    fn decode_fields(bytes: &Bytes) -> Result<Header, NoBlock> {
+    pub(crate) fn decode_fields(bytes: &Bytes) -> Result<Header, NoBlock> {
         let word = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };

@@ -11,6 +11,9 @@
 //! Read [`Log`] first, then `format` and `item` (what is on disk), `scan` and `replay` (how it is read back). `remains`
 //! is why a file may be used again without being emptied.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod batch;
 mod cache;
 pub mod dump;

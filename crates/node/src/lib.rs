@@ -9,6 +9,9 @@
 //! `hello` decides who may speak; `group` joins one replica's protocol, log and state machine; `waiters` holds the
 //! clients; `transfer` moves snapshots.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod agenda;
 mod formation;
 mod group;

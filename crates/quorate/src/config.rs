@@ -198,9 +198,24 @@ fn read(path: &Path) -> Result<File, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::Usage(format!("cannot read the configuration {shown}: {error}"))
     })?;
-    toml::from_str(&text).map_err(|error| {
+    parse(&text, &shown)
+}
+
+fn parse(text: &str, shown: &dyn std::fmt::Display) -> Result<File, Failure> {
+    toml::from_str(text).map_err(|error| {
         Failure::Usage(format!("configuration {shown}: {error}").trim_end().into())
     })
+}
+
+/// Takes any bytes for a file, as a fuzzer and the replay of its corpus do. What is good must be printed as a file that
+/// says the same.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn take(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(File { start, .. }) = parse(text, &"file") else { return };
+    let _ = crate::server_config::ServerConfig::new(&start);
+    let again = parse(&print(&start), &"file").expect("own output");
+    assert_eq!(again.start, start, "settings change by being printed");
 }
 
 /// The settings as a file that would say the same.
@@ -237,6 +252,22 @@ mod tests {
             panic!("an unknown key was taken");
         };
         assert!(text.contains("naem") && text.contains("line 2"), "{text}");
+    }
+
+    #[test]
+    fn the_corpus_and_mutations_of_it_are_taken_or_refused() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/config_file");
+        let entries = std::fs::read_dir(folder).expect("the corpus is there");
+        let mut files: Vec<Vec<u8>> = entries
+            .map(|entry| std::fs::read(entry.expect("listed").path()).expect("read"))
+            .collect();
+        files.sort();
+        assert!(files.len() >= 5, "only {} files", files.len());
+        let other = files.concat();
+        for file in &files {
+            take(file);
+            (0..300).for_each(|seed| take(&quorate_types::fuzzing::mutated(seed, file, &other)));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod bad_input;
 mod bit_flips;
 mod catch_up;
 mod command_line;
+mod corpora;
 mod data_folder;
 mod dev;
 mod durable_replies;

@@ -22,6 +22,7 @@
 
 mod block;
 mod filter;
+pub(crate) mod fuzzing;
 mod generation;
 mod hash;
 mod layer;

@@ -22,6 +22,9 @@
     reason = "this is where the operating system's clock, files, sockets and threads are used"
 )]
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod clock;
 mod disk;
 mod driver;

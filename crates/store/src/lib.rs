@@ -13,6 +13,9 @@
 //! table is ordered by revision for them), the `sql` keyspace, and an index that counts a range
 //! without walking it.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub mod engine;
 pub mod etcd;
 

@@ -9,6 +9,9 @@
 //! `n2` is a node, `g0` a group, `4@2n1` the slot at index 4 in epoch 2 owned by node 1, `w7` a
 //! write, `n1.9f3a/12` the twelfth proposal of incarnation 9f3a of node 1.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod codec;
 mod configuration;
 mod disk;

@@ -1,8 +1,9 @@
 //! Raft from outside: golden scripts with an explicit network and disk, and random runs by seed.
 #![expect(clippy::disallowed_methods, reason = "seeds and golden files come from outside")]
-#![expect(clippy::print_stderr, reason = "a trace of a failing seed is printed on demand")]
+#![expect(clippy::print_stderr, reason = "figures, and on demand the trace of a seed")]
 
 mod disk;
+mod figures;
 mod golden;
 mod machine;
 mod messages;

@@ -130,6 +130,8 @@ pub(crate) struct World {
     trace: bool,
     /// How many things happened at the present moment.
     still: u64,
+    /// What worlds without random faults are asked for.
+    asked: quiet::Asked,
 }
 
 impl World {
@@ -178,6 +180,7 @@ impl World {
             marks: Marks::default(),
             trace: std::env::var("RAFT_TRACE").is_ok(),
             still: 0,
+            asked: quiet::Asked::default(),
             random,
             voters,
         };
@@ -211,6 +214,9 @@ impl World {
         loop {
             let event = self.queue.keys().next().map(|(at, _)| *at);
             let deadlines = self.replicas.values().filter_map(|replica| {
+                if self.asked.stopped.contains_key(&replica.node) {
+                    return None;
+                }
                 let due = replica.raft.as_ref()?.next_deadline()?;
                 Some((due, replica.node))
             });
@@ -244,6 +250,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         let now = self.now;
+        let Some(happening) = self.unless_stopped(happening) else { return };
         match happening {
             Happening::Deliver { from, to, start, bytes } => {
                 if self.start_of(to) == start && self.runs(to) && !self.cut.contains(&(from, to)) {
@@ -327,7 +334,10 @@ impl World {
         let start = self.start_of(node);
         match effect {
             Effect::Persist { .. } => {
-                let wait = self.random.micros(50, 3_000);
+                let wait = match self.asked.gray == Some(node) {
+                    true => Duration::from_secs(1),
+                    false => self.random.micros(50, 3_000),
+                };
                 self.after(wait, Happening::WriteDone { node, start });
             }
             Effect::Send { .. } | Effect::SendBulk { .. } => {}
@@ -438,9 +448,10 @@ impl World {
         for (to, message) in sends {
             let start = self.start_of(to);
             let bytes = encoded(&message);
+            let is_gray = self.asked.gray.is_some_and(|gray| gray == from || gray == to);
             let copies = if self.healing {
                 1
-            } else if self.random.chance(self.loss) {
+            } else if self.random.chance(if is_gray { 500 } else { self.loss }) {
                 0
             } else {
                 1 + u64::from(self.random.chance(self.loss))
@@ -497,6 +508,7 @@ impl World {
             self.effective.insert(origin);
             if origin.node == node && self.acknowledged.insert(origin) {
                 self.marks.acknowledged += 1;
+                self.asked.acknowledge(origin, self.now);
                 self.seen = self.seen.max(self.replicas[&node].machine.count);
             }
         }
@@ -531,6 +543,7 @@ impl World {
             *sequence += 1;
             let origin = Origin { node, incarnation: incarnation(node), sequence: *sequence };
             self.proposed.insert(origin);
+            self.asked.proposed.insert(origin, self.now);
             let size = usize::try_from(self.random.below(60)).expect("small");
             let body = Bytes::from(vec![7; size]);
             let (kind, transaction) = (EntryKind::Command, TransactionId(0));

@@ -102,9 +102,9 @@ impl Runs {
 }
 
 /// The names of the runs of every table.
-type Names = [Vec<(u64, u64)>; Table::ALL.len()];
+pub(super) type Names = [Vec<(u64, u64)>; Table::ALL.len()];
 
-fn parse(bytes: &[u8]) -> Result<(u64, Names), &'static str> {
+pub(super) fn parse(bytes: &[u8]) -> Result<(u64, Names), &'static str> {
     let (mut rest, checksum) = bytes.split_last_chunk::<8>().ok_or("the manifest is cut")?;
     if xxh3_64(rest) != u64::from_le_bytes(*checksum) {
         return Err("the manifest does not match its checksum");

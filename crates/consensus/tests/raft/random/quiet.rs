@@ -3,9 +3,30 @@
 use super::{Happening, World};
 use crate::replica::Replica;
 use quorate_consensus::{Limits, RoleName};
-use quorate_types::{Index, NodeId};
-use std::collections::BTreeSet;
+use quorate_types::{Index, Instant, NodeId, Origin};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// What is asked for, and measured.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// A node whose syncs take a second each, and whose links lose every second message.
+    pub(super) gray: Option<NodeId>,
+    /// Nodes that stand still, and until when: what reaches them waits.
+    pub(super) stopped: BTreeMap<NodeId, Instant>,
+    /// When each proposal was made.
+    pub(super) proposed: BTreeMap<Origin, Instant>,
+    /// From where, and how long, acknowledged proposals took.
+    latencies: Vec<(NodeId, Duration)>,
+}
+
+impl Asked {
+    pub(super) fn acknowledge(&mut self, origin: Origin, now: Instant) {
+        if let Some(proposed) = self.proposed.remove(&origin) {
+            self.latencies.push((origin.node, now.since(proposed)));
+        }
+    }
+}
 
 impl World {
     /// A world without faults but those that are asked for.
@@ -39,6 +60,71 @@ impl World {
         self.cut = ways;
     }
 
+    /// What happens to a node that stands still happens when it goes on.
+    pub(super) fn unless_stopped(&mut self, happening: Happening) -> Option<Happening> {
+        let node = match &happening {
+            Happening::Deliver { to, .. } | Happening::Snapshot { to, .. } => *to,
+            Happening::WriteDone { node, .. }
+            | Happening::ApplyDone { node, .. }
+            | Happening::Fetched { node, .. }
+            | Happening::Installed { node, .. }
+            | Happening::Start { node } => *node,
+            Happening::Client | Happening::Fault => return Some(happening),
+        };
+        let Some(until) = self.asked.stopped.get(&node) else { return Some(happening) };
+        let wait = until.since(self.now);
+        self.after(wait, happening);
+        None
+    }
+
+    /// Stops a node's process for a while: SIGSTOP, then SIGCONT. The first that it hears of after it is a read.
+    pub(crate) fn stop_for(&mut self, node: NodeId, time: Duration) {
+        self.asked.stopped.insert(node, self.now + time);
+        self.run_for(time - Duration::from_nanos(1));
+        self.asked.stopped.remove(&node);
+        self.read(node);
+    }
+
+    /// Cuts power of a node, for good; its peers see their links closed, or nothing at all.
+    pub(crate) fn kill(&mut self, node: NodeId, links_close: bool) {
+        self.replica(node).crash(0);
+        if links_close {
+            self.links_of(node, false);
+        }
+    }
+
+    /// Makes a node slow and its links lossy.
+    pub(crate) fn make_gray(&mut self, node: NodeId) {
+        self.asked.gray = Some(node);
+    }
+
+    /// The latencies of proposals acknowledged since the last time, in order, but for those made at `but`.
+    pub(crate) fn take_latencies(&mut self, but: Option<NodeId>) -> Vec<Duration> {
+        let taken = std::mem::take(&mut self.asked.latencies).into_iter();
+        let mut latencies: Vec<Duration> =
+            taken.filter(|(node, _)| Some(*node) != but).map(|(_, latency)| latency).collect();
+        latencies.sort();
+        latencies
+    }
+
+    /// Lets time pass, in steps, until somebody leads and more is committed than `before`, at most `limit`; how long it
+    /// took.
+    pub(crate) fn until_committed(&mut self, before: Index, limit: Duration) -> Option<Duration> {
+        let begin = self.now;
+        while self.now.since(begin) < limit {
+            self.run_for(Duration::from_millis(1));
+            if self.committed() > before {
+                return Some(self.now.since(begin));
+            }
+        }
+        None
+    }
+
+    /// A number below `bound`, drawn from the world's own source.
+    pub(crate) fn draw(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).expect("small")
+    }
+
     pub(crate) fn pause_clients(&mut self) {
         self.paused = true;
     }
@@ -53,7 +139,7 @@ impl World {
 
     /// Who leads, if just one does.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        let leads = |node: &NodeId| self.role(*node) == RoleName::Leader;
+        let leads = |node: &NodeId| self.runs(*node) && self.role(*node) == RoleName::Leader;
         let leaders: Vec<NodeId> = self.voters.iter().copied().filter(leads).collect();
         (leaders.len() == 1).then(|| leaders[0])
     }
@@ -73,12 +159,13 @@ impl World {
 
     /// The highest term of all.
     pub(crate) fn term(&self) -> u64 {
-        self.voters.iter().map(|node| self.status(*node).epoch.number).max().unwrap_or(0)
+        let running = self.voters.iter().filter(|node| self.runs(**node));
+        running.map(|node| self.status(*node).epoch.number).max().unwrap_or(0)
     }
 
     /// The highest index that anybody knows to be committed.
     pub(crate) fn committed(&self) -> Index {
-        let indexes = self.voters.iter().map(|node| self.status(*node).committed);
-        indexes.max().unwrap_or_default()
+        let running = self.voters.iter().filter(|node| self.runs(**node));
+        running.map(|node| self.status(*node).committed).max().unwrap_or_default()
     }
 }
