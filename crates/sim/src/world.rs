@@ -51,6 +51,8 @@ pub(crate) enum Event {
     Wake(ProcessId, Life),
     /// A process is started, unless it was in the meantime.
     Open(ProcessId, Life),
+    /// A start of an exiled node ends.
+    CutExile(ProcessId, Life),
     /// A process tries to open a stream to another.
     Dial(ProcessId, Life, ProcessId, StreamPurpose),
     /// A frame arrives.
@@ -230,6 +232,7 @@ impl World {
         match event {
             Event::Wake(process, life) => self.wake(process, life),
             Event::Open(process, life) => self.open(process, life),
+            Event::CutExile(process, life) => self.cut_exile(process, life),
             Event::Dial(from, life, to, purpose) => self.dial(from, life, to, purpose),
             Event::Arrival(packet) => self.arrive(&packet),
             Event::Closed(end, peer) => self.notice_closed(end, peer),
