@@ -365,6 +365,7 @@ impl World {
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            let result = result.and(self.matches.on_status(group));
             self.accuse(result);
         }
     }

@@ -112,6 +112,11 @@ impl World {
         if let Some(mark) = message.as_ref().and_then(marks::of_message) {
             *self.counts.marks.entry(mark).or_default() += 1;
         }
+        if let Some(message) = &message {
+            let running = self.processes[id.0].running.as_ref();
+            let node = running.and_then(|running| running.node_id);
+            self.matches.on_send(node.unwrap_or(NodeId(id.0 as u64 + 1)), message);
+        }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
             self.check_claim(id, claim);
         }
