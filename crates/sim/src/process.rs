@@ -14,7 +14,7 @@ use crate::marks;
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
-use quorate_consensus::{Event as ConsensusEvent, Limits, Message};
+use quorate_consensus::{Event as ConsensusEvent, Message};
 use quorate_log::{Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
@@ -324,21 +324,10 @@ impl World {
             join: None,
             protocol: ProtocolName::Raft,
             timing: self.mix.timing,
-            limits: self.limits(id),
+            limits: self.mix.settings[id.0].limits,
             log: self.mix.log(id).clone(),
             entropy: self.dice.process.bits(),
             request_timeout: Duration::from_secs(7),
-        }
-    }
-
-    /// The bounds that a node goes by.
-    fn limits(&self, id: ProcessId) -> Limits {
-        let limits = self.mix.settings[id.0].limits;
-        match self.options.mutant {
-            Some(Mutant::WindowIgnored) => {
-                Limits { window_size_max: limits.window_size_max * 100, ..limits }
-            }
-            Some(_) | None => limits,
         }
     }
 
@@ -442,6 +431,7 @@ impl World {
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            let result = result.and(self.matches.on_status(group));
             self.accuse(result);
         }
     }

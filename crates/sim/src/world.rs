@@ -6,6 +6,7 @@
 use crate::checkers::Violation;
 use crate::checkers::agreement::Agreement;
 use crate::checkers::election::Elections;
+use crate::checkers::matches::Matches;
 use crate::client::Clients;
 use crate::dice::Dice;
 use crate::disk::{Ending, Ticket};
@@ -155,6 +156,8 @@ pub struct World {
     pub(crate) agreement: Agreement,
     /// Who led.
     pub(crate) elections: Elections,
+    /// What leaders believe of their peers.
+    pub(crate) matches: Matches,
     /// How far the run is.
     pub(crate) stage: Stage,
     /// Since when.
@@ -197,6 +200,7 @@ impl World {
             clients: Clients::new(mix.workload, count),
             agreement: Agreement::default(),
             elections: Elections::default(),
+            matches: Matches::default(),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
             probes: vec![None; count],
