@@ -23,10 +23,16 @@ pub(crate) fn fix() -> Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"])
 }
 
-/// Runs the simulator.
+/// Runs the simulator. Mutants need a build of their own, in which production code makes mistakes when it is told to.
 pub(crate) fn sim(arguments: &[String]) -> Result<()> {
-    let mut line =
-        vec!["run", "--release", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim", "--"];
+    let is_hunt = arguments.iter().any(|argument| argument.starts_with("--mutant"));
+    let build: &[&str] = match is_hunt {
+        true => &["--profile", "mutants", "--features", "mutants"],
+        false => &["--release"],
+    };
+    let mut line = vec!["run", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim"];
+    line.extend(build);
+    line.push("--");
     line.extend(arguments.iter().map(String::as_str));
     cargo(&line)
 }

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("quorate-consensus", 1),
     ("quorate-log", 1),
     ("quorate-store", 1),
+    ("quorate-model", 2),
     ("quorate-node", 2),
     ("quorate-runtime", 3),
     ("quorate-sql", 3),
@@ -81,6 +82,7 @@ fn layers() -> Result<Vec<String>> {
     let mut breaches = Vec::new();
     for package in &metadata.packages {
         let name = package.name.as_str();
+        breaches.extend(mutant_breaches(package));
         let Some(layer) = layer_of(name) else {
             breaches.push(format!(
                 "{name} has no layer: add it to xtask/src/tidy.rs and ARCHITECTURE.md"
@@ -102,6 +104,26 @@ fn layers() -> Result<Vec<String>> {
         }
     }
     Ok(breaches)
+}
+
+/// Production code makes mistakes in builds that ask for it by name, never by default.
+fn mutant_breaches(package: &cargo_metadata::Package) -> Vec<String> {
+    /// The feature that lets it.
+    const FEATURE: &str = "mutants";
+    let name = package.name.as_str();
+    let mut breaches = Vec::new();
+    let defaults = package.features.get("default").into_iter().flatten();
+    if defaults.into_iter().any(|feature| feature.ends_with(FEATURE)) {
+        breaches.push(format!("{name} makes mistakes by default: `{FEATURE}` is only asked for"));
+    }
+    let asks = |dependency: &&cargo_metadata::Dependency| {
+        dependency.features.iter().any(|feature| feature == FEATURE)
+    };
+    if let Some(dependency) = package.dependencies.iter().find(asks) {
+        let below = &dependency.name;
+        breaches.push(format!("{name} builds {below} with `{FEATURE}` whether asked to or not"));
+    }
+    breaches
 }
 
 /// What is wrong with one source file.

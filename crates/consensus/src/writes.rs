@@ -1,6 +1,6 @@
 //! What was asked of the log, and how much of it is durable.
 
-use quorate_types::{HardState, Index, Instant, Op, Slot, WriteId};
+use quorate_types::{HardState, Index, Instant, Mistake, Op, Slot, WriteId};
 use std::collections::VecDeque;
 
 /// A write that the log has not completed.
@@ -127,7 +127,9 @@ impl Writes {
         }
         let Some(last) = last else { return false };
         let unfinished = self.in_flight.iter().map(|write| write.first).min().unwrap_or(NONE);
-        let proved = last.min(unfinished.min(self.first).previous());
+        let changed =
+            if Mistake::DurableByIndex.is_made() { NONE } else { unfinished.min(self.first) };
+        let proved = last.min(changed.previous());
         self.durable = self.durable.max(proved);
         true
     }

@@ -18,6 +18,7 @@ mod replica;
 mod server;
 
 mod cluster;
+mod coalesced;
 mod health;
 mod http_routes;
 mod kv;
@@ -31,4 +32,4 @@ mod translate;
 pub use door::{Door, ETCD_VERSION, REQUEST_OVERHEAD_MAX, REQUEST_SIZE_MAX};
 pub use errors::{EtcdError, MISSING_MEMBERS_METADATA};
 pub use replica::{Failure, Replica};
-pub use server::{connection_builder, serve, serve_with};
+pub use server::{connection_builder, serve, serve_with, socket};

@@ -3,6 +3,7 @@
 //! A connection that sends garbage is closed and nothing else happens. Everything that a client can make grow
 //! has a bound: connections, streams, headers, windows, messages.
 
+use crate::coalesced::Coalesced;
 use crate::door::{Door, REQUEST_OVERHEAD_MAX, REQUEST_SIZE_MAX};
 use crate::http_routes;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -149,6 +150,12 @@ pub fn connection_builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// How a client's socket is read and written. Public for measurements, which compare like with like.
+#[must_use]
+pub fn socket(stream: TcpStream) -> impl hyper::rt::Read + hyper::rt::Write + Unpin + Send {
+    Coalesced::new(TokioIo::new(stream))
+}
+
 /// Serves one connection to its end.
 async fn converse<R: Replica, E: Engine>(
     stream: TcpStream,
@@ -169,7 +176,7 @@ async fn converse<R: Replica, E: Engine>(
         }
         () = stop(&mut stopped) => return,
     }
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), gate));
+    let mut connection = pin!(builder.serve_connection(socket(stream), gate));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop(&mut stopped) => {

@@ -12,8 +12,8 @@ use crate::remains::Survey;
 use crate::segments::Segments;
 use crate::write::Upkeep;
 use quorate_types::{
-    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, GroupId, Index, Instant, Op, Position, Slot,
-    WriteId,
+    DiskDone, DiskError, DiskId, DiskOp, DiskRequest, GroupId, Index, Instant, Mistake, Op,
+    Position, Slot, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -211,6 +211,7 @@ impl Log {
         } else if self.writing.as_ref().is_some_and(|writing| writing.id == done.id) {
             match done.result {
                 Ok(_) => self.finish_write(now),
+                Err(_) if Mistake::FailureForgotten.is_made() => self.finish_write(now),
                 Err(error) => self.fail(&error),
             }
         } else if self.proving.is_some_and(|(id, _)| id == done.id) {

@@ -10,9 +10,9 @@ use crate::log::{Counts, Log, Stream};
 use crate::options::LogOptions;
 use crate::remains::Survey;
 use crate::replay::{Replay, replay};
-use crate::scan::{ScannedSegment, read_file, scan};
+use crate::scan::{ScannedBatch, ScannedSegment, read_file, scan};
 use crate::segments::{Segment, Segments};
-use quorate_types::{DiskId, DiskReader, GroupId, Index, Slot};
+use quorate_types::{DiskId, DiskReader, GroupId, Index, Mistake, Slot};
 use std::collections::{BTreeMap, VecDeque};
 
 impl Log {
@@ -123,7 +123,10 @@ impl Log {
         self.submission += 1;
         batch.submission = self.submission;
         let batches = scanned.iter().flat_map(|segment| &segment.batches);
-        for found in batches.filter(|found| !replay.is_proven(found.header.batch)) {
+        let is_unproven = |found: &&ScannedBatch| {
+            !replay.is_proven(found.header.batch) && !Mistake::TailNotRewritten.is_made()
+        };
+        for found in batches.filter(is_unproven) {
             for item in found.items.iter().flatten() {
                 let Item::Write(run) = item else { continue };
                 let segment = found.header.segment;

@@ -7,7 +7,7 @@ use crate::group::Group;
 use crate::item::{Checkpoint, HardRecord, Item, Standing, WriteRun};
 use crate::scan::{ScannedBatch, ScannedSegment};
 use crate::slots::Location;
-use quorate_types::{DecodeError, GroupId, Index};
+use quorate_types::{DecodeError, GroupId, Index, Mistake};
 use std::collections::BTreeMap;
 
 /// The most slots that one extent of a checkpoint may list: far above what fits in memory.
@@ -121,7 +121,10 @@ impl Replay {
             return Ok(());
         };
         let unproven = !self.is_proven(header.batch);
-        let torn = unproven && !batch.bad_entries.is_empty() && batch.unwritten;
+        let torn = unproven
+            && !batch.bad_entries.is_empty()
+            && batch.unwritten
+            && !Mistake::TornIsWhole.is_made();
         if header.opening && torn {
             self.cut(header);
             return Ok(());
@@ -274,6 +277,9 @@ impl Replay {
         let group = self.groups.entry(id).or_default();
         let mut free = |_| {};
         match item {
+            Item::HardState(_, _)
+                if Mistake::OlderHardState.is_made()
+                    && matches!(group.hard, HardRecord::Known(_)) => {}
             Item::HardState(_, state) => group.hard = HardRecord::Known(*state),
             Item::Write(run) => self.apply_run(header, run, lost),
             Item::Truncate(_, index) => group.truncate(*index, &mut free),
@@ -362,6 +368,9 @@ impl Replay {
 
     /// Batches are gone that were synced: what they may have changed is damaged, nothing else.
     fn judge_hole(&mut self, hole: Hole, standings: &[&Standing]) {
+        if Mistake::HoleIsTorn.is_made() {
+            return;
+        }
         let before = BatchNumber(hole.first.0 - 1);
         let bounded = standings.first().is_some_and(|standing| standing.since <= before);
         let mut reported = false;

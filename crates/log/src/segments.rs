@@ -3,6 +3,7 @@
 use crate::format::SegmentNumber;
 use crate::remains::remains_offset;
 use crate::slots::Location;
+use quorate_types::Mistake;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A segment with content.
@@ -81,7 +82,10 @@ impl Segments {
     pub(crate) fn dead(&self) -> Option<(SegmentNumber, u64)> {
         self.used
             .range(..self.current)
-            .find(|(_, segment)| segment.live_count == 0 && segment.read_count == 0)
+            .find(|(_, segment)| {
+                let is_live = segment.live_count > 0 && !Mistake::LiveRecycled.is_made();
+                !is_live && segment.read_count == 0
+            })
             .map(|(number, segment)| (*number, segment.size))
     }
 

@@ -11,7 +11,7 @@ use crate::log::{Log, Writing};
 use crate::remains::{Survey, file_size_for};
 use crate::segments::Segment;
 use bytes::{Bytes, BytesMut};
-use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index, Instant};
+use quorate_types::{DiskError, DiskOp, DiskOutput, GroupId, Index, Instant, Mistake};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many batches back a standing looks: as many as one lost page can hide whole and one more, so that what it
@@ -193,6 +193,9 @@ impl Log {
         let id = self.request(DiskOp::Write { file, offset: header.offset, data, sync: true });
         let writes = std::mem::take(&mut batch.writes);
         self.writing = Some(Writing { id, header, writes, submission: batch.submission });
+        if Mistake::RecycledEarly.is_made() {
+            self.retire_dead();
+        }
     }
 
     /// Takes over what a batch changes, now that its place is known.
@@ -270,6 +273,11 @@ impl Log {
         self.cache.evict(self.options.cache_size_max, self.durable_submission);
         self.cache.trim(self.durable_submission);
         // Now, and only now: what made a segment dead is synced, and so is the checkpoint of the current segment.
+        self.retire_dead();
+    }
+
+    /// Gives up segments that nothing is live in.
+    fn retire_dead(&mut self) {
         while let Some((number, size)) = self.segments.dead() {
             if self.proving.is_some_and(|(_, segment)| segment == number) {
                 break;

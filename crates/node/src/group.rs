@@ -19,7 +19,8 @@ use quorate_consensus::{
 use quorate_log::{Log, ReadId};
 use quorate_types::{
     Applied, Configuration, DiskDone, DiskId, DiskRequest, FRAME_PAYLOAD_MAX, Frame, FrameKind,
-    GroupId, Incarnation, Index, Instant, NodeId, ProtocolName, Slot, StartNumber, WriteId,
+    GroupId, Incarnation, Index, Instant, Mistake, NodeId, ProtocolName, Slot, StartNumber,
+    WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -288,7 +289,11 @@ impl Group {
     /// The log has made a write durable, and with it every earlier one.
     pub(crate) fn on_durable(&mut self, ctx: &mut Context<'_>, write: WriteId) {
         self.durable = self.durable.max(Some(write));
-        let later = self.held.split_off(&write.next());
+        let released = match Mistake::ReleasedByAnyWrite.is_made() {
+            true => WriteId(u64::MAX),
+            false => write.next(),
+        };
+        let later = self.held.split_off(&released);
         for (to, message) in std::mem::replace(&mut self.held, later).into_values().flatten() {
             self.send(ctx, to, &message);
         }
@@ -428,7 +433,7 @@ impl Group {
                 ctx.log.submit(self.id, id, ops);
             }
             Effect::Send { to, message, after } => match after {
-                Some(write) if self.durable < Some(write) => {
+                Some(write) if self.durable < Some(write) && !Mistake::AfterIgnored.is_made() => {
                     self.held.entry(write).or_default().push((to, message));
                 }
                 Some(_) | None => self.send(ctx, to, &message),

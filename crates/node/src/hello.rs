@@ -1,11 +1,11 @@
 //! Who speaks on a stream, and the verdict on it.
 
-use crate::identity::{Identity, Membership, Remembered};
+use crate::identity::{Identity, Membership, Remembered, read_runs, write_runs};
 use crate::interface::StreamPurpose;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    ClusterId, Configuration, DecodeError, Generation, Incarnation, Member, NodeId, ProtocolName,
-    Reader, StartNumber, Writer,
+    ClusterId, Configuration, DecodeError, Generation, Incarnation, Intent, Member, NodeId,
+    ProtocolName, Reader, StartNumber, Writer,
 };
 
 /// The oldest version of the messages inside frames that this code speaks.
@@ -43,6 +43,8 @@ pub(crate) struct Hello {
     pub(crate) address: String,
     /// Who the other side is, where it joins.
     pub(crate) welcome: Option<Welcome>,
+    /// The runs before this one, the latest first, as far as the folder keeps them in mind.
+    pub(crate) earlier_runs: Vec<u64>,
 }
 
 /// What a newcomer is told once it is a member.
@@ -70,6 +72,7 @@ impl Hello {
             run: identity.run,
             address: String::new(),
             welcome: None,
+            earlier_runs: identity.earlier_runs.clone(),
         }
     }
 
@@ -87,13 +90,13 @@ impl Hello {
         buffer.put_u64_le(self.incarnation.0);
         buffer.put_u64_le(self.start.0);
         buffer.put_u64_le(self.run);
-        if !self.address.is_empty() || self.welcome.is_some() {
-            buffer.write_blob(self.address.as_bytes());
-        }
-        if let Some(welcome) = &self.welcome {
-            buffer.put_u64_le(welcome.node.0);
-            buffer.write_blob(&welcome.configuration.encode());
-        }
+        buffer.write_blob(self.address.as_bytes());
+        // A newcomer of an earlier version takes node 0 for another one than itself, and asks again.
+        let nobody = Welcome { node: NodeId(0), configuration: nobodys_configuration() };
+        let welcome = self.welcome.as_ref().unwrap_or(&nobody);
+        buffer.put_u64_le(welcome.node.0);
+        buffer.write_blob(&welcome.configuration.encode());
+        write_runs(&self.earlier_runs, &mut buffer);
         buffer.freeze()
     }
 
@@ -126,8 +129,10 @@ impl Hello {
             None
         } else {
             let node = NodeId(reader.u64()?);
-            Some(Welcome { node, configuration: Configuration::decode(reader.blob()?)? })
+            let configuration = Configuration::decode(reader.blob()?)?;
+            Some(Welcome { node, configuration }).filter(|_| node != NodeId(0))
         };
+        let earlier_runs = if reader.is_empty() { Vec::new() } else { read_runs(&mut reader)? };
         Ok(Hello {
             wire_min,
             wire_max,
@@ -141,13 +146,37 @@ impl Hello {
             run,
             address,
             welcome,
+            earlier_runs,
         })
+    }
+
+    /// Whether the folder was once opened as this run, as far as it can be known: it was, unless the folder keeps another run
+    /// of that start in mind.
+    fn descends_from(&self, remembered: &Remembered) -> bool {
+        let Some(distance) = self.start.0.checked_sub(remembered.start.0) else { return false };
+        let Some(place) = distance.checked_sub(1) else { return self.run == remembered.run };
+        let known = usize::try_from(place).ok().and_then(|place| self.earlier_runs.get(place));
+        known.is_none_or(|run| *run == remembered.run)
     }
 
     /// The run that speaks.
     pub(crate) fn run(&self) -> Remembered {
         Remembered { incarnation: self.incarnation, start: self.start, run: self.run }
     }
+}
+
+/// What the encoding holds in the place of the configuration in a hello that welcomes nobody: the least that every version can
+/// read.
+fn nobodys_configuration() -> Configuration {
+    let member = Member {
+        incarnation: Incarnation::UNBOUND,
+        name: String::new(),
+        peer_address: String::new(),
+        voter: true,
+        outgoing_voter: false,
+        intent: Intent::Stay,
+    };
+    Configuration { members: [(NodeId(0), member)].into(), removed_max: NodeId(0) }
 }
 
 /// Why a hello is refused, in words that say what to do.
@@ -284,8 +313,9 @@ impl Judge<'_> {
                 is_final: hello.membership.is_none(),
                 ..self.later(format!(
                     "this cluster was formed with another data folder of {name} (incarnation {}, this one is {}): \
-                     put the former data folder back. A member whose folder is lost for good must be replaced; \
-                     an empty folder cannot take its place, because it has forgotten its votes",
+                     put the former data folder back. A member whose folder is lost for good must be replaced: \
+                     quorate member replace {name} --with NAME=HOST:PORT; an empty folder cannot take its place, \
+                     because it has forgotten its votes",
                     member.incarnation, hello.incarnation
                 ))
             });
@@ -311,18 +341,17 @@ impl Judge<'_> {
     /// Refuses an image that was rolled back, or of which a second copy runs.
     fn verdict_on_run(&self, hello: &Hello, node: NodeId) -> Result<(), Refusal> {
         let Some(remembered) = self.identity.remembered.get(&node) else { return Ok(()) };
-        if remembered.incarnation != hello.incarnation || hello.start > remembered.start {
-            return Ok(());
-        }
-        if hello.start == remembered.start && hello.run == remembered.run {
+        let name = &hello.name;
+        if remembered.incarnation != hello.incarnation || hello.descends_from(remembered) {
             return Ok(());
         }
         Err(Refusal {
             is_final: true,
             ..self.later(format!(
-                "the data folder of {} is an older image or a second copy: this is its start {}, {} has heard of \
-                 start {}. It may have forgotten what it promised: put the newest image back, or replace the member",
-                hello.name, hello.start.0, self.identity.name, remembered.start.0
+                "the data folder of {name} is an older image or a second copy: this is its start {}, {} has heard of \
+                 a start {} that it knows nothing of. It may have forgotten what it promised: put the newest image back, \
+                 or replace the member: quorate member replace {name} --with NAME=HOST:PORT",
+                hello.start.0, self.identity.name, remembered.start.0
             ))
         })
     }
@@ -417,8 +446,14 @@ mod tests {
         for formed in [false, true] {
             let hello = Hello::of(&identity("n2", 0x22, formed), StreamPurpose::Bulk);
             assert_eq!(Hello::decode(hello.encode()), Ok(hello.clone()));
+            // Hellos of earlier versions end sooner; what they lack is nothing.
+            let (address, welcome) = (hello.encode().len() - 50, hello.encode().len() - 46);
+            let runs = hello.encode().len() - 4;
             for size in 0..hello.encode().len() {
-                assert!(Hello::decode(hello.encode().slice(..size)).is_err(), "{size} bytes");
+                let is_whole = [address, welcome, runs].contains(&size);
+                let decoded = Hello::decode(hello.encode().slice(..size));
+                assert_eq!(decoded, if is_whole { Ok(hello.clone()) } else { decoded.clone() });
+                assert_eq!(decoded.is_ok(), is_whole, "{size} bytes");
             }
         }
         let refusal =
@@ -507,6 +542,35 @@ mod tests {
             let refusal = judge(&ours, &wrong).expect_err("rolled back");
             assert!(refusal.is_final);
             assert!(refusal.text.contains("older image"), "{}", refusal.text);
+            assert!(refusal.text.contains("member replace n2 --with"), "{}", refusal.text);
         }
+    }
+
+    #[test]
+    fn a_rolled_back_image_is_refused_however_often_it_is_started() {
+        let mut ours = identity("n1", 0x11, true);
+        let mut theirs = identity("n2", 0x22, true);
+        let image = theirs.clone();
+        for run in 51..54 {
+            theirs.begin_run(run);
+        }
+        let hello = |identity: &Identity| Hello::of(identity, StreamPurpose::Messages);
+        ours.remembered.insert(NodeId(2), hello(&theirs).run());
+        let newest = theirs.clone();
+        let mut rolled_back = image;
+        for run in 151..171 {
+            rolled_back.begin_run(run);
+            let refusal = judge(&ours, &hello(&rolled_back)).expect_err("rolled back");
+            assert!(refusal.is_final);
+        }
+        theirs.begin_run(99);
+        assert_eq!(judge(&ours, &hello(&theirs)), Ok(()), "the newest image, put back");
+        let mut older = newest;
+        for run in 1_000..1_200 {
+            older.begin_run(run);
+        }
+        assert_eq!(judge(&ours, &hello(&older)), Ok(()), "it is too long ago to be known");
+        let unknown = Hello { earlier_runs: Vec::new(), ..hello(&theirs) };
+        assert_eq!(judge(&ours, &unknown), Ok(()), "of a version that does not say");
     }
 }

@@ -16,7 +16,14 @@ use std::collections::BTreeMap;
 /// The name of the file in the data folder.
 pub(crate) const IDENTITY_FILE: &str = "identity";
 
-const SEAL: Seal = Seal { what: "identity file", magic: *b"QrId", version: 1 };
+const SEAL: Seal = Seal { what: "identity file", magic: *b"QrId", version: 2 };
+
+/// How many runs before the current one a folder keeps in mind: more than a node is started while one of its peers is away.
+/// A peer that was away for longer judges by the number of the start alone.
+const EARLIER_RUNS_MAX: usize = 64;
+
+/// The longest text of a refusal that is kept, in bytes.
+const REFUSED_SIZE_MAX: usize = 4_096;
 
 /// The newest run of a peer that this node has heard of. An older one is an image that was rolled back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +58,11 @@ pub(crate) struct Identity {
     pub(crate) start: StartNumber,
     /// Drawn at this start.
     pub(crate) run: u64,
+    /// What was drawn at the starts before, the latest first: an image that was rolled back and started anew has other runs
+    /// than those that its peers have heard of. Shorter than the history in a folder that version 1 began.
+    pub(crate) earlier_runs: Vec<u64>,
+    /// Why the cluster has refused this folder for good, if it has.
+    pub(crate) refused: Option<String>,
     /// Raised when the cluster is recovered by force.
     pub(crate) generation: Generation,
     /// Whom the cluster is formed of, once every incarnation is known. Never changes afterwards.
@@ -74,11 +86,32 @@ impl Identity {
             incarnation,
             start: StartNumber(0),
             run: 0,
+            earlier_runs: Vec::new(),
+            refused: None,
             generation: Generation(0),
             roster: None,
             membership: None,
             remembered: BTreeMap::new(),
         }
+    }
+
+    /// A new start of the folder, under a number of its own.
+    pub(crate) fn begin_run(&mut self, run: u64) {
+        if self.start > StartNumber(0) {
+            self.earlier_runs.insert(0, self.run);
+            self.earlier_runs.truncate(EARLIER_RUNS_MAX);
+        }
+        self.start.0 += 1;
+        self.run = run;
+    }
+
+    /// The cluster refuses this folder for good.
+    pub(crate) fn refuse(&mut self, text: &str) {
+        let mut size = text.len().min(REFUSED_SIZE_MAX);
+        while !text.is_char_boundary(size) {
+            size -= 1;
+        }
+        self.refused = Some(text[..size].to_owned());
     }
 
     /// The file.
@@ -106,12 +139,18 @@ impl Identity {
             buffer.put_u64_le(remembered.start.0);
             buffer.put_u64_le(remembered.run);
         }
+        write_runs(&self.earlier_runs, &mut buffer);
+        buffer.write_bool(self.refused.is_some());
+        if let Some(text) = &self.refused {
+            buffer.write_blob(text.as_bytes());
+        }
         SEAL.seal(&buffer)
     }
 
     /// Reads what [`Identity::encode`] wrote.
     pub(crate) fn decode(file: &Bytes) -> Result<Identity, SealError> {
-        let mut reader = Reader::new("identity", SEAL.unseal(file)?);
+        let (version, body) = SEAL.unseal_versioned(file)?;
+        let mut reader = Reader::new("identity", body);
         let byte = reader.u8()?;
         let protocol = ProtocolName::from_byte(byte)
             .ok_or(DecodeError::Unknown { what: "protocol", value: byte.into() })?;
@@ -134,6 +173,11 @@ impl Identity {
             let start = StartNumber(reader.u64()?);
             remembered.insert(node, Remembered { incarnation, start, run: reader.u64()? });
         }
+        let (mut earlier_runs, mut refused) = (Vec::new(), None);
+        if version >= 2 {
+            earlier_runs = read_runs(&mut reader)?;
+            refused = if reader.bool()? { Some(reader.text()?) } else { None };
+        }
         reader.finish()?;
         Ok(Identity {
             protocol,
@@ -141,12 +185,26 @@ impl Identity {
             incarnation,
             start,
             run,
+            earlier_runs,
+            refused,
             generation,
             roster,
             membership,
             remembered,
         })
     }
+}
+
+/// Appends runs: their count, then each.
+pub(crate) fn write_runs(runs: &[u64], buffer: &mut BytesMut) {
+    buffer.write_count(runs.len());
+    runs.iter().for_each(|run| buffer.put_u64_le(*run));
+}
+
+/// Takes off what [`write_runs`] appended.
+pub(crate) fn read_runs(reader: &mut Reader) -> Result<Vec<u64>, DecodeError> {
+    let count = reader.count(8)?;
+    (0..count).map(|_| reader.u64()).collect()
 }
 
 /// The version of the identity's content; rises by one with each change.
@@ -261,12 +319,44 @@ mod tests {
         assert_eq!(Identity::decode(&fresh.encode()), Ok(fresh));
     }
 
+    fn refused_sample() -> Identity {
+        let mut identity = sample();
+        identity.begin_run(78);
+        identity.begin_run(79);
+        identity.refuse("an older image");
+        identity
+    }
+
     /// Bytes written by format version 1 stay readable by every later version.
     #[test]
     fn the_frozen_sample_of_version_1_is_read() {
         let frozen = include_bytes!("../tests/frozen/identity.v1");
         assert_eq!(Identity::decode(&Bytes::from_static(frozen)), Ok(sample()));
-        assert_eq!(sample().encode(), Bytes::from_static(frozen), "version 1 is written otherwise");
+    }
+
+    #[test]
+    fn the_frozen_sample_of_version_2_is_read_and_written() {
+        let frozen = include_bytes!("../tests/frozen/identity.v2");
+        assert_eq!(Identity::decode(&Bytes::from_static(frozen)), Ok(refused_sample()));
+        let written = refused_sample().encode();
+        assert_eq!(written, Bytes::from_static(frozen), "version 2 is written otherwise");
+    }
+
+    #[test]
+    fn a_start_keeps_the_runs_before_it_in_mind_up_to_a_bound() {
+        let mut identity = Identity::fresh("n1".into(), ProtocolName::Raft, Incarnation(1));
+        for run in 1..=3 {
+            identity.begin_run(run);
+        }
+        assert_eq!((identity.start, identity.run), (StartNumber(3), 3));
+        assert_eq!(identity.earlier_runs, [2, 1]);
+        for run in 4..1_000 {
+            identity.begin_run(run);
+        }
+        assert_eq!(identity.earlier_runs.len(), EARLIER_RUNS_MAX);
+        assert_eq!(identity.earlier_runs[0], 998);
+        identity.refuse(&"é".repeat(REFUSED_SIZE_MAX));
+        assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod early;
 mod forming;
 mod joining;
 mod opening;
+mod refused;
 mod streams;
 
 pub use opening::OpenError;
@@ -78,6 +79,15 @@ struct Leaving {
     deadline: Instant,
 }
 
+/// A final refusal whose way to the identity file is not over.
+#[derive(Clone, Debug)]
+struct CastOut {
+    /// The version of the file that holds it.
+    version: IdentityVersion,
+    /// Why.
+    text: String,
+}
+
 /// One node of a cluster: a deterministic function from [`NodeInput`] to [`NodeEffect`].
 ///
 /// It is driven like a [`quorate_consensus::Protocol`]: tell it all that waits with [`Node::handle`], then take what it
@@ -88,6 +98,7 @@ struct Leaving {
 /// 2. No protocol is opened before the log holds the first configuration durably and every founder has recorded the
 ///    same roster durably.
 /// 3. After [`NodeEffect::Stop`] nothing more comes.
+/// 4. A member that was refused for good says and does nothing more but record it, and stops once that is durable.
 pub struct Node {
     /// Who it is to be.
     options: NodeOptions,
@@ -121,6 +132,8 @@ pub struct Node {
     space_at: Option<Instant>,
     /// Refusals of strangers that were noted.
     noted: BTreeSet<String>,
+    /// The final refusal that this node records before it stops.
+    cast_out: Option<CastOut>,
     /// Requests that wait for the replicas to be opened.
     early: Early,
 }
@@ -148,6 +161,9 @@ impl Node {
         // Within one moment nothing becomes due but what is late already, and that the next tick finds.
         let may_be_due = now > self.now || matches!(input, NodeInput::Tick);
         self.now = self.now.max(now);
+        if self.cast_out.is_some() {
+            return self.handle_cast_out(input);
+        }
         match input {
             NodeInput::Tick => {}
             NodeInput::Request { id, request } => self.on_request(id, request),
@@ -178,7 +194,7 @@ impl Node {
     /// When [`NodeInput::Tick`] is due if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || self.cast_out.is_some() {
             return None;
         }
         let forming = match &self.stage {
@@ -367,6 +383,9 @@ impl Node {
 
     /// Lets everything that was told take effect, until nothing more follows from it.
     fn settle(&mut self) {
+        if self.cast_out.is_some() && self.stop.is_none() {
+            return self.settle_cast_out();
+        }
         loop {
             let before = self.out.len();
             let mut has_moved = self.take_log_events();

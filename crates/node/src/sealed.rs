@@ -65,14 +65,19 @@ impl Seal {
     /// The body, verified. The version is read before the checksum is verified, because a later format may keep
     /// its checksum elsewhere.
     pub(crate) fn unseal(self, file: &Bytes) -> Result<Bytes, SealError> {
+        self.unseal_versioned(file).map(|(_, body)| body)
+    }
+
+    /// As [`Seal::unseal`], with the version that the body is of: this one, or an earlier one.
+    pub(crate) fn unseal_versioned(self, file: &Bytes) -> Result<(u16, Bytes), SealError> {
         let mut reader = Reader::new(self.what, file.clone());
         if reader.bytes(4).ok().as_deref() != Some(&self.magic[..]) {
             let expected = String::from_utf8_lossy(&self.magic).into_owned();
             return Err(SealError::Magic { expected });
         }
-        let found = reader.u16()?;
-        if found > self.version {
-            return Err(SealError::Version { found, known: self.version });
+        let found_version = reader.u16()?;
+        if found_version > self.version {
+            return Err(SealError::Version { found: found_version, known: self.version });
         }
         reader.u16()?;
         let body = reader.blob()?;
@@ -82,7 +87,7 @@ impl Seal {
         if expected != found {
             return Err(DecodeError::Checksum { what: self.what, expected, found }.into());
         }
-        Ok(body)
+        Ok((found_version, body))
     }
 }
 

@@ -38,6 +38,9 @@ use server_config::ServerConfig;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Mistakes are for builds that test the tests; no build of the database makes any.
+const _: () = assert!(!quorate_types::Mistake::CAN_BE_MADE);
+
 fn main() -> ExitCode {
     exit::finish(run(&Cli::parse()))
 }

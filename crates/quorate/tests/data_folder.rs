@@ -117,7 +117,7 @@ fn data_of_another_protocol_or_a_later_format_is_refused_and_nothing_is_lost() {
     };
     let later = sealed(IDENTITY_VERSION_AT, 9);
     let said_later =
-        check_refused(&cluster, &identity, later, &["identity", "format version 9", "knows 1"]);
+        check_refused(&cluster, &identity, later, &["identity", "format version 9", "knows 2"]);
     let paxos = sealed(IDENTITY_PROTOCOL_AT, 2);
     let said_paxos = check_refused(&cluster, &identity, paxos, &["paxos", "raft"]);
     let unknown = sealed(IDENTITY_PROTOCOL_AT, 77);

@@ -153,6 +153,7 @@ impl Stream {
             // One large frame is no reason to keep its room for ever.
             self.encoded = BytesMut::new();
         }
+        self.encoded.reserve(self.unsent_size.min(WRITE_SIZE_MAX));
         let mut count = 0;
         while let Some(frame) = self.frames.front() {
             let size = self.encoded.len() + frame_size(frame);

@@ -7,6 +7,9 @@
     reason = "a command line tool speaks to its user and measures its own speed"
 )]
 
+mod hunt;
+mod spent;
+
 use clap::Parser;
 use quorate_sim::mutants::Mutant;
 use quorate_sim::report::Summary;
@@ -65,6 +68,14 @@ enum Broken {
     List,
 }
 
+impl Arguments {
+    /// How many seeds run at once.
+    fn thread_count(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(processors).max(1)
+    }
+}
+
 impl Broken {
     fn one(self) -> Option<Mutant> {
         match self {
@@ -101,12 +112,11 @@ fn main() -> ExitCode {
     }));
     match (arguments.seed, arguments.mutant) {
         (Some(seed), _) => run_one(seed, &arguments),
-        (None, Some(Broken::One(mutant))) => hunt(mutant, &arguments),
-        (None, Some(Broken::Each)) => hunt_all(&arguments),
-        (None, Some(Broken::List)) => {
-            Mutant::ALL.iter().for_each(|mutant| println!("{mutant}"));
-            ExitCode::SUCCESS
+        (None, Some(Broken::One(mutant))) => {
+            hunt::one(mutant, &arguments, options(&arguments, Verbosity::Quiet))
         }
+        (None, Some(Broken::Each)) => hunt_all(&arguments),
+        (None, Some(Broken::List)) => hunt::list(),
         (None, None) => run_many(&arguments),
     }
 }
@@ -170,9 +180,8 @@ fn run_many(arguments: &Arguments) -> ExitCode {
         stop: AtomicBool::new(false),
         results: Mutex::new(Results::default()),
     };
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..arguments.threads.unwrap_or(processors).max(1) {
+        for _ in 0..arguments.thread_count() {
             scope.spawn(|| work(arguments, &progress, began));
         }
     });
@@ -217,7 +226,7 @@ fn report(results: &Results, elapsed: Duration) -> ExitCode {
     let virtual_seconds = results.summary.virtual_nanos() as f64 / 1e9;
     let speed = virtual_seconds / elapsed.max(1e-3);
     println!("{seed_count} seeds in {elapsed:.1} s, {speed:.0} × real time");
-    if let Some(spent) = processor_seconds() {
+    if let Some(spent) = spent::by_process() {
         let (each, speed) = (spent / seed_count.max(1) as f64, virtual_seconds / spent.max(1e-3));
         println!(
             "{spent:.1} s of processor time, {each:.3} s a seed, {speed:.0} × real time on one"
@@ -246,39 +255,11 @@ fn report(results: &Results, elapsed: Duration) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How long this process has kept processors busy, where the system tells: other work on the machine does not show in it.
-fn processor_seconds() -> Option<f64> {
-    /// The unit of the figures, on every Linux there is.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in brackets, may hold anything; the fields are counted from behind it.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SECOND)
-}
-
-/// Hunts every mutant; one that survives is a failure.
+/// Hunts every mutant that this build can make.
 fn hunt_all(arguments: &Arguments) -> ExitCode {
-    let survives = |mutant: &&Mutant| hunt(**mutant, arguments) != ExitCode::SUCCESS;
-    let survivors = Mutant::ALL.iter().filter(survives).count();
-    println!("{} of {} mutants are dead", Mutant::ALL.len() - survivors, Mutant::ALL.len());
-    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Runs seeds until one kills the mutant.
-fn hunt(mutant: Mutant, arguments: &Arguments) -> ExitCode {
-    let options = Options { mutant: Some(mutant), ..options(arguments, Verbosity::Quiet) };
-    for seed in arguments.first..arguments.first + arguments.seeds {
-        let outcome = run_seed(seed, options);
-        if let Some(violation) = outcome.violation {
-            println!("{mutant} is killed by seed {seed}: {violation}");
-            println!("{}", replay_line(seed, Some(mutant)));
-            return ExitCode::SUCCESS;
-        }
-    }
-    println!("{mutant} survives {} seeds", arguments.seeds);
-    ExitCode::FAILURE
+    let mut mutants = Mutant::all();
+    mutants.retain(|mutant| mutant.is_possible());
+    hunt::many(&mutants, arguments, options(arguments, Verbosity::Quiet))
 }
 
 fn replay_line(seed: u64, mutant: Option<Mutant>) -> String {

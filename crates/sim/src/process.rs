@@ -1,10 +1,11 @@
 //! A process: a production node, its log's disk and its store's engine, started, woken, crashed and started again.
 
-use crate::checkers::bounded;
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
+use crate::checkers::{Violation, bounded};
 use crate::clock::Clock;
 use crate::core::FOR_EVER;
+use crate::dice::PartsPerMillion;
 use crate::disk::{CrashDisk, Ending, Ticket};
 use crate::engine::Machine;
 use crate::faults::devices::Image;
@@ -13,7 +14,7 @@ use crate::marks;
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
-use quorate_consensus::{Event as ConsensusEvent, Limits, Message};
+use quorate_consensus::{Event as ConsensusEvent, Message};
 use quorate_log::{Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
@@ -28,6 +29,19 @@ use std::time::Duration;
 
 /// At one in so many starts the log is compared with what was claimed before.
 const OPEN_SAMPLE: u64 = 3;
+
+/// How many starts of an exiled node end early.
+const EXILE_CUT: PartsPerMillion = 600_000;
+
+/// How long such a start lasts, at most.
+const EXILE_CUT_MAX: Duration = Duration::from_millis(100);
+
+/// What a folder says that knows itself refused.
+const REFUSED_FOR_GOOD: &str = "refused this data folder for good";
+
+/// How long after a folder changed its peers may still have streams of the node before: they notice late that those are
+/// closed, and stand still at times.
+const EXILE_KNOWN_AFTER: Duration = Duration::from_secs(10);
 
 /// How many requests of operators may wait beside those of clients.
 const OPERATOR_COUNT: usize = 10;
@@ -72,6 +86,10 @@ pub(crate) struct Process {
     pub(crate) is_stateless: bool,
     /// Whether its folder is not the one that the cluster knows: it must never take part again.
     pub(crate) is_exiled: bool,
+    /// Since when.
+    pub(crate) exiled_since: Instant,
+    /// Whether that folder itself knows, so that no node is opened on it any more.
+    pub(crate) is_barred: bool,
     /// Whether it must not be started again before everything is healed.
     pub(crate) is_frozen: bool,
     /// What its folder was at an earlier time.
@@ -151,6 +169,8 @@ impl Process {
             is_wounded: false,
             is_stateless: false,
             is_exiled: false,
+            exiled_since: Instant::ZERO,
+            is_barred: false,
             is_frozen: false,
             image: None,
         }
@@ -186,7 +206,8 @@ impl World {
     /// Starts a process, if it is still in the life after which this start was planned.
     pub(crate) fn open(&mut self, id: ProcessId, life: Life) {
         let process = &mut self.processes[id.0];
-        if process.running.is_some() || process.is_frozen || process.life != life {
+        let is_closed = process.is_frozen || process.is_barred;
+        if process.running.is_some() || is_closed || process.life != life {
             return;
         }
         process.life = Life(life.0 + 1);
@@ -197,8 +218,50 @@ impl World {
         if self.dice.process.below(OPEN_SAMPLE) == 0 {
             self.check_opened(id);
         }
-        if let Err(reason) = self.try_open(id) {
-            self.fail("open", format!("{} cannot start: {reason}", name(id)));
+        let is_exiled = self.processes[id.0].is_exiled;
+        match self.try_open(id) {
+            Ok(()) if is_exiled && self.dice.process.chance(EXILE_CUT) => {
+                let wait = self.dice.process.duration(Duration::from_millis(1), EXILE_CUT_MAX);
+                self.plan_in(wait, Event::CutExile(id, Life(life.0 + 1)));
+            }
+            Ok(()) => {}
+            Err(reason) if is_exiled && reason.contains(REFUSED_FOR_GOOD) => {
+                self.processes[id.0].is_barred = true;
+            }
+            Err(reason) => self.fail("open", format!("{} cannot start: {reason}", name(id))),
+        }
+    }
+
+    /// A start of an exiled node ends early, perhaps before it has heard or recorded that it is refused.
+    pub(crate) fn cut_exile(&mut self, id: ProcessId, life: Life) {
+        if self.processes[id.0].life == life && self.processes[id.0].running.is_some() {
+            self.kill(id);
+            self.reopen_later(id);
+        }
+    }
+
+    /// No member takes an exiled node for one of its peers: what was on its way when the folder changed is over by now.
+    fn check_exiles(
+        &self,
+        id: ProcessId,
+        status: &quorate_node::NodeStatus,
+    ) -> Result<(), Violation> {
+        let is_let_in = |exile: &ProcessId| {
+            let process = &self.processes[exile.0];
+            let is_long = self.now.since(process.exiled_since) > EXILE_KNOWN_AFTER;
+            let is_heard = || status.peers.get(&name(*exile)).is_some_and(|peer| peer.incoming);
+            process.is_exiled && is_long && process.running.is_some() && is_heard()
+        };
+        match self.ids().find(is_let_in) {
+            Some(exile) if !self.processes[id.0].is_exiled => {
+                let seen = format!(
+                    "{} lets {} in, which must never take part again",
+                    name(id),
+                    name(exile)
+                );
+                Err(Violation { promise: "exile", seen })
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -261,21 +324,10 @@ impl World {
             join: None,
             protocol: ProtocolName::Raft,
             timing: self.mix.timing,
-            limits: self.limits(id),
+            limits: self.mix.settings[id.0].limits,
             log: self.mix.log(id).clone(),
             entropy: self.dice.process.bits(),
             request_timeout: Duration::from_secs(7),
-        }
-    }
-
-    /// The bounds that a node goes by.
-    fn limits(&self, id: ProcessId) -> Limits {
-        let limits = self.mix.settings[id.0].limits;
-        match self.options.mutant {
-            Some(Mutant::WindowIgnored) => {
-                Limits { window_size_max: limits.window_size_max * 100, ..limits }
-            }
-            Some(_) | None => limits,
         }
     }
 
@@ -368,6 +420,9 @@ impl World {
         if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
+        let result = self.check_exiles(id, &status);
+        self.accuse(result);
+        let process = &mut self.processes[id.0];
         if let Some(group) = status.groups.get(&GroupId(0)) {
             let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
             let result = process.order.on_status(group, has_state, process.is_wounded);
@@ -376,6 +431,7 @@ impl World {
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            let result = result.and(self.matches.on_status(group));
             self.accuse(result);
         }
     }
@@ -510,9 +566,8 @@ impl World {
             self.fail("stop", format!("{} stops: {reason:?}", name(id)));
         }
         self.kill(id);
-        if !self.processes[id.0].is_exiled {
-            self.reopen_later(id);
-        }
+        // A supervisor starts a node that was refused like any other.
+        self.reopen_later(id);
     }
 
     /// Starts a process that is down after a while.

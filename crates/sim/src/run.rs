@@ -27,6 +27,7 @@ pub struct Outcome {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Outcome {
     let mut world = World::new(seed, options);
+    make_mistake(options);
     let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
     let mix = world.mix.clone();
     let counts = world.counts().clone();
@@ -37,6 +38,17 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let trace = world.into_trace();
     let trace_hash = trace.hash();
     Outcome { seed, mix, trace_hash, counts, violation, lines: trace.into_lines() }
+}
+
+/// Production code makes the mistake of the mutant, if it has one; and none for the next run of this thread.
+fn make_mistake(options: Options) {
+    #[cfg(feature = "mutants")]
+    quorate_types::Mistake::make(match options.mutant {
+        Some(crate::mutants::Mutant::Makes(mistake)) => Some(mistake),
+        Some(_) | None => None,
+    });
+    let impossible = options.mutant.filter(|mutant| !mutant.is_possible());
+    assert_eq!(impossible, None, "this build makes no mistakes: turn on the feature `mutants`");
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

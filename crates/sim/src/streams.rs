@@ -112,6 +112,11 @@ impl World {
         if let Some(mark) = message.as_ref().and_then(marks::of_message) {
             *self.counts.marks.entry(mark).or_default() += 1;
         }
+        if let Some(message) = &message {
+            let running = self.processes[id.0].running.as_ref();
+            let node = running.and_then(|running| running.node_id);
+            self.matches.on_send(node.unwrap_or(NodeId(id.0 as u64 + 1)), message);
+        }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
             self.check_claim(id, claim);
         }
@@ -155,19 +160,18 @@ impl World {
             let size = packet.frame.payload.len();
             write!(f, "{} on {}: {:?} {size}B", name(end.process), end.stream.0, packet.frame.kind)
         });
-        let frame = self.distort(end.process, packet.frame.clone());
+        let frame = self.distort(packet.frame.clone());
         self.tell(end.process, NodeInput::Frame { stream: end.stream, frame });
     }
 
     /// What a mutant makes of a frame that arrives.
-    fn distort(&self, id: ProcessId, frame: Frame) -> Frame {
+    fn distort(&self, frame: Frame) -> Frame {
         let Some(mutant) = self.options.mutant.filter(|_| frame.kind == FrameKind::Consensus)
         else {
             return frame;
         };
-        let own = self.group_status(id).map(|status| status.epoch);
         let message = Message::decode(frame.payload.clone()).ok();
-        let distorted = own.zip(message).and_then(|(own, it)| mutant.distort(&it, own));
+        let distorted = message.and_then(|message| mutant.distort(&message));
         let Some(distorted) = distorted else { return frame };
         let mut payload = BytesMut::new();
         distorted.encode(&mut payload);

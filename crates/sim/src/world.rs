@@ -6,6 +6,7 @@
 use crate::checkers::Violation;
 use crate::checkers::agreement::Agreement;
 use crate::checkers::election::Elections;
+use crate::checkers::matches::Matches;
 use crate::client::Clients;
 use crate::dice::Dice;
 use crate::disk::{Ending, Ticket};
@@ -51,6 +52,8 @@ pub(crate) enum Event {
     Wake(ProcessId, Life),
     /// A process is started, unless it was in the meantime.
     Open(ProcessId, Life),
+    /// A start of an exiled node ends.
+    CutExile(ProcessId, Life),
     /// A process tries to open a stream to another.
     Dial(ProcessId, Life, ProcessId, StreamPurpose),
     /// A frame arrives.
@@ -153,6 +156,8 @@ pub struct World {
     pub(crate) agreement: Agreement,
     /// Who led.
     pub(crate) elections: Elections,
+    /// What leaders believe of their peers.
+    pub(crate) matches: Matches,
     /// How far the run is.
     pub(crate) stage: Stage,
     /// Since when.
@@ -195,6 +200,7 @@ impl World {
             clients: Clients::new(mix.workload, count),
             agreement: Agreement::default(),
             elections: Elections::default(),
+            matches: Matches::default(),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
             probes: vec![None; count],
@@ -230,6 +236,7 @@ impl World {
         match event {
             Event::Wake(process, life) => self.wake(process, life),
             Event::Open(process, life) => self.open(process, life),
+            Event::CutExile(process, life) => self.cut_exile(process, life),
             Event::Dial(from, life, to, purpose) => self.dial(from, life, to, purpose),
             Event::Arrival(packet) => self.arrive(&packet),
             Event::Closed(end, peer) => self.notice_closed(end, peer),

@@ -12,9 +12,9 @@ use crate::record::{Summary, damaged};
 use crate::snapshot::Capture;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    Applied, ApplyFault, Committed, Digest, EntryKind, GroupId, Incarnation, InstallFault, NodeId,
-    Origin, OriginTable, OriginVerdict, Position, SnapshotName, SnapshotSource, StateMachine,
-    Syncer,
+    Applied, ApplyFault, Committed, Digest, EntryKind, GroupId, Incarnation, InstallFault, Mistake,
+    NodeId, Origin, OriginTable, OriginVerdict, Position, SnapshotName, SnapshotSource,
+    StateMachine, Syncer,
 };
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -124,6 +124,11 @@ impl<E: Engine> Store<E> {
         }
         let Applying { mut overlay, summary, touched, .. } = batch;
         self.write_origins(&mut overlay, &touched);
+        if Mistake::AppliedApart.is_made() {
+            let (before, sweep) = (self.summary, self.sweep);
+            self.write(overlay, before, sweep)?;
+            overlay = Overlay::new(self.reader.view()?);
+        }
         overlay.changes.put(Table::State, self.keys.summary(), summary.encode());
         let mut sweep = self.sweep;
         if summary.compacted > self.summary.compacted {
@@ -264,7 +269,8 @@ impl<V: EngineView> Applying<'_, V> {
         let mut digest = self.summary.applied.digest.0;
         let mut reply = None;
         if let Some(command) = command
-            && self.record(committed.entry.origin()) == OriginVerdict::New
+            && (self.record(committed.entry.origin()) == OriginVerdict::New
+                || Mistake::OriginsForgotten.is_made())
         {
             let answer = self.evaluate(command, &mut digest)?;
             reply = committed.wanted.then_some(answer);

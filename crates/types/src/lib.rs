@@ -18,6 +18,7 @@ mod disk;
 mod entry;
 mod histogram;
 mod ids;
+mod mistake;
 mod ops;
 mod origins;
 mod sequence_map;
@@ -38,6 +39,7 @@ pub use ids::{
     ClusterId, Digest, Epoch, Generation, GroupId, Incarnation, Index, NodeId, Position,
     ProtocolName, StartNumber, WriteId,
 };
+pub use mistake::Mistake;
 pub use ops::{Bounds, EpochRun, HardState, LogSummary, Op, SlotFault};
 pub use origins::{ORIGIN_WINDOW, OriginTable, OriginVerdict};
 pub use sequence_map::SequenceMap;

@@ -3,7 +3,9 @@
 use super::message::{AppendOutcome, Message};
 use super::replica::{Raft, Role};
 use crate::{Event, Mending};
-use quorate_types::{Configuration, Entry, EntryKind, Epoch, Index, NodeId, Position, Slot};
+use quorate_types::{
+    Configuration, Entry, EntryKind, Epoch, Index, Mistake, NodeId, Position, Slot,
+};
 
 impl Raft {
     pub(super) fn on_append(
@@ -41,14 +43,18 @@ impl Raft {
         }
         self.verified = self.verified.max(last);
         self.maybe_become_whole(epoch);
-        self.advance_committed_to(committed.min(last));
+        let agreed = if Mistake::CommitUnverified.is_made() { self.tail.last() } else { last };
+        self.advance_committed_to(committed.min(agreed));
         self.acknowledge(last);
     }
 
     /// Whether this log holds `position`, and every slot up to it is sound.
     fn agrees_at(&self, position: Position) -> bool {
         let sound = self.first_fault().is_none_or(|fault| fault > position.index);
-        sound && self.tail.epoch_at(position.index) == Some(position.epoch)
+        let epoch = self.tail.epoch_at(position.index);
+        sound
+            && (epoch == Some(position.epoch)
+                || epoch.is_some() && Mistake::PreviousUnchecked.is_made())
     }
 
     fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
@@ -87,7 +93,9 @@ impl Raft {
             } else if self.damage.is_unknown(index) {
                 self.damage.mixed = true;
                 self.refill(epoch, index, entry);
-            } else if self.tail.epoch_at(index) == Some(entry.created()) {
+            } else if self.tail.epoch_at(index) == Some(entry.created())
+                && !(index > self.committed && Mistake::LogErased.is_made())
+            {
                 if self.damage.has_fault(index) {
                     let position = Position::new(index, entry.created());
                     self.note_configuration(index, &entry);

@@ -17,7 +17,9 @@ use super::replica::{Raft, Role};
 use crate::plan::{PlanError, next_step, take_in};
 use crate::progress::ProgressState;
 use crate::{Event, StepDownReason};
-use quorate_types::{Configuration, Entry, EntryKind, Epoch, Index, NodeId, Origin, TransactionId};
+use quorate_types::{
+    Configuration, Entry, EntryKind, Epoch, Index, Mistake, NodeId, Origin, TransactionId,
+};
 
 /// A learner that lacks at most so many entries is ready to vote: they are sent in less than an election timeout.
 const BEHIND_COUNT_MAX: u64 = 1_000;
@@ -85,7 +87,7 @@ impl Raft {
     /// configuration in force.
     fn may_change(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        self.committed >= leader.first
+        (self.committed >= leader.first || Mistake::EarlyChange.is_made())
             && self.committed >= self.membership.latest_index()
             && leader.transfer.is_none()
     }

@@ -8,7 +8,7 @@
 
 use super::survey::Survey;
 use crate::tail::Tail;
-use quorate_types::{Epoch, Index, Instant, LogSummary, NodeId, Position, SlotFault};
+use quorate_types::{Epoch, Index, Instant, LogSummary, Mistake, NodeId, Position, SlotFault};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -33,7 +33,9 @@ impl Damage {
         applied: Index,
         context: u64,
     ) -> Damage {
-        let is_forgotten = log.hard_state.is_none() && log.bounds.last > Index::ZERO;
+        let is_forgotten = log.hard_state.is_none()
+            && log.bounds.last > Index::ZERO
+            && !Mistake::LossForgotten.is_made();
         let hard = log.hard_state.unwrap_or_default();
         let faults = log.faults.iter().map(|fault| (fault.index(), *fault)).collect();
         let survey = is_forgotten.then(|| Survey::new(context));

@@ -3,7 +3,7 @@
 use super::message::Message;
 use super::replica::{Raft, Role};
 use crate::{ElectionCause, Event};
-use quorate_types::{Epoch, NodeId, Position, WriteId};
+use quorate_types::{Epoch, Mistake, NodeId, Position, WriteId};
 use rand_chacha::rand_core::Rng;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -197,7 +197,7 @@ impl Raft {
     /// 3.6.1).
     fn is_up_to_date(&self, last: Position) -> bool {
         let own = self.last_acknowledged_bound();
-        (last.epoch, last.index) >= (own.epoch, own.index)
+        (last.epoch, last.index) >= (own.epoch, own.index) || Mistake::VoteUnchecked.is_made()
     }
 
     /// Whether a leader is known and was heard from so recently that nobody else should be elected.
@@ -254,13 +254,16 @@ impl Raft {
             return;
         }
         self.observe_term(epoch.number);
-        let free = self.hard.voted_for.is_none_or(|voted| voted == from);
+        let free =
+            self.hard.voted_for.is_none_or(|voted| voted == from) || Mistake::VoteTwice.is_made();
         let granted =
             free && self.may_vote() && self.damage.is_genuine() && self.is_up_to_date(last);
         if granted {
             if self.hard.voted_for.is_none() {
                 self.hard.voted_for = Some(from);
-                self.writes.hard(self.hard);
+                if !Mistake::VoteUnrecorded.is_made() {
+                    self.writes.hard(self.hard);
+                }
             }
             self.reset_election_timer();
         }
@@ -318,13 +321,17 @@ impl Raft {
         if !self.is_from(from, epoch) {
             return false;
         }
-        if epoch.number < self.term() {
+        let is_obeyed = Mistake::OldLeaderObeyed.is_made();
+        if epoch.number < self.term() && Mistake::TermRegress.is_made() {
+            self.hard.promised = Epoch::new(epoch.number, NodeId(0));
+            self.term_leader = None;
+        } else if epoch.number < self.term() && !is_obeyed {
             let stale = Message::Stale { epoch: self.hard.promised };
             self.send(from, stale, None);
             return false;
         }
         self.observe_term(epoch.number);
-        let known = self.term_leader.unwrap_or(from);
+        let known = self.term_leader.filter(|_| !is_obeyed).unwrap_or(from);
         if known != from || matches!(self.role, Role::Leader(_)) {
             self.drop_message(from, format!("{known} leads term {}", epoch.number));
             return false;

@@ -6,7 +6,7 @@ use super::replica::{Raft, Role};
 use crate::barrier::Barrier;
 use crate::progress::{Progress, ProgressState};
 use crate::{Effect, Event, FetchId, RefuseReason, SnapshotEffect, StepDownReason};
-use quorate_types::{Digest, Entry, Epoch, Index, Instant, NodeId, Position, Slot};
+use quorate_types::{Digest, Entry, Epoch, Index, Instant, Mistake, NodeId, Position, Slot};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(super) struct Transfer {
 }
 
 /// The state of a leader.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     /// The index of its no-op: commits are counted from there on.
     pub(super) first: Index,
@@ -256,7 +256,8 @@ impl Raft {
     pub(super) fn is_stalled(&self) -> bool {
         // Half an election timeout is left for the next leader to be elected within two.
         let limit = self.options.timing.election_timeout_max * 3 / 2;
-        self.writes.oldest().is_some_and(|asked| self.now.since(asked) > limit)
+        let is_late = |asked| self.now.since(asked) > limit;
+        self.writes.oldest().is_some_and(is_late) && !Mistake::StallIgnored.is_made()
     }
 
     /// Tells the follower with the most entries to campaign.
@@ -311,7 +312,7 @@ impl Raft {
         let Some(peer) = leader.peers.get_mut(&from) else {
             return self.event(Event::Dropped { from, reason: crate::DropReason::NotMember });
         };
-        if epoch != own {
+        if epoch != own && !Mistake::StaleAckCounted.is_made() {
             return;
         }
         match outcome {
@@ -393,7 +394,10 @@ impl Raft {
     /// Counts what a quorum holds durably; entries of earlier terms are committed only together with one of the
     /// own term (thesis 3.6.2).
     pub(super) fn advance_commit(&mut self) {
-        let (node, held) = (self.node(), self.held());
+        let (node, mut held) = (self.node(), self.held());
+        if Mistake::OwnUndurableCounted.is_made() {
+            held = self.tail.last();
+        }
         let Role::Leader(leader) = &mut self.role else { return };
         let holds = |id: NodeId| match leader.peers.get(&id) {
             Some(peer) => peer.progress.matched,
@@ -401,7 +405,8 @@ impl Raft {
             None => Index::ZERO,
         };
         let index = self.membership.quorum().highest(holds).min(self.tail.last());
-        if index <= self.committed || index < leader.first {
+        let is_older = index < leader.first && !Mistake::OldTermCommit.is_made();
+        if index <= self.committed || is_older {
             return;
         }
         while leader.batches.front().is_some_and(|batch| batch.last <= index) {
@@ -418,7 +423,8 @@ impl Raft {
         let interval = self.options.timing.heartbeat_interval;
         let committed = self.committed;
         let Role::Leader(leader) = &mut self.role else { return };
-        let can_read = committed >= leader.first && leader.barrier.wants_round();
+        let has_committed = committed >= leader.first || Mistake::ReadBeforeNoop.is_made();
+        let can_read = has_committed && leader.barrier.wants_round();
         if can_read || leader.heartbeat_due <= self.now {
             leader.begin_round(self.now, interval);
             if can_read {

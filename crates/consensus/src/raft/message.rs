@@ -326,6 +326,8 @@ impl Message {
             Message::Propose { run, sequence, proposals, .. } => {
                 buffer.put_u64_le(*run);
                 buffer.put_u64_le(*sequence);
+                let size = |proposal: &Proposal| PROPOSAL_SIZE_MIN + proposal.body.len();
+                buffer.reserve(4 + proposals.iter().map(size).sum::<usize>());
                 buffer.write_count(proposals.len());
                 proposals.iter().for_each(|proposal| encode_proposal(buffer, proposal));
             }

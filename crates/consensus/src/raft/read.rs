@@ -7,7 +7,7 @@
 use super::message::Message;
 use super::replica::{Raft, Role};
 use crate::{Effect, ReadId, RefuseReason};
-use quorate_types::{Epoch, Index, Instant, NodeId};
+use quorate_types::{Epoch, Index, Instant, Mistake, NodeId};
 
 /// Who waits for a round of the leader.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +144,7 @@ impl Raft {
         let answered = |id: NodeId| {
             id == node || leader.peers.get(&id).is_some_and(|peer| peer.answered >= round)
         };
-        if !quorum.is_quorum(answered) {
+        if !quorum.is_quorum(answered) && !Mistake::ReadWithoutRound.is_made() {
             return;
         }
         let (index, waiters) = leader.barrier.end().expect("a round is out");

@@ -56,7 +56,8 @@ use super::replica::{Raft, Role};
 use crate::quorum::Quorum;
 use crate::{Effect, Event, FetchId, Mending, SnapshotEffect, StepDownReason};
 use quorate_types::{
-    Configuration, Entry, EntryKind, Epoch, Index, Instant, NodeId, Position, Slot, SlotFault,
+    Configuration, Entry, EntryKind, Epoch, Index, Instant, Mistake, NodeId, Position, Slot,
+    SlotFault,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -421,7 +422,9 @@ impl Raft {
                 .is_some_and(|(verdict, at)| *verdict == Verdict::Absent && *at >= term)
         };
         let quorum = Quorum::new(self.membership.at(index.previous()));
-        index > self.committed && quorum.is_blocked_by(denied)
+        let is_proved = quorum.is_blocked_by(denied)
+            || Mistake::GivenUpUnproved.is_made() && answers.keys().any(|node| denied(*node));
+        index > self.committed && is_proved
     }
 
     /// Gives up what was proved uncommitted in the term that this replica has won.

@@ -15,14 +15,14 @@ use crate::{
     Control, DropReason, Effect, Event, Input, Metrics, Opening, Options, Protocol, RefuseReason,
     RoleName, Status,
 };
-use quorate_types::{Digest, Epoch, HardState, Index, Instant, NodeId, WriteId};
+use quorate_types::{Digest, Epoch, HardState, Index, Instant, Mistake, NodeId, WriteId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// What a replica does at present.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     /// Follows, waits for a leader, or receives the log as a learner.
     Follower,
@@ -57,7 +57,7 @@ pub(super) struct Contact {
 /// 9. A replica that does not know what its log held, or lost its hard state, neither campaigns nor leads; no slot of a
 ///    leader's log is damaged above what its engine holds.
 /// 10. A replica that needs a snapshot applies and purges nothing until it has one, and neither campaigns nor leads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     /// Who this is, how long things take, what may be held.
     pub(super) options: Options,
@@ -392,6 +392,9 @@ impl Raft {
             return;
         }
         let mut last = self.committed.min(self.held());
+        if Mistake::AppliedUndurable.is_made() {
+            last = self.committed;
+        }
         last = last.min(Index(self.apply_asked.0 + limits.apply_count_max));
         let boundary = (self.apply_asked.0 / limits.digest_interval + 1) * limits.digest_interval;
         last = last.min(Index(boundary));

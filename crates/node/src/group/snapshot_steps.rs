@@ -5,7 +5,10 @@ use crate::interface::{MachineRequest, NodeEffect, StopReason, StreamPurpose};
 use crate::peers::Speaker;
 use crate::transfer::{BulkMessage, TransferEffect};
 use quorate_consensus::{Input, SnapshotInput};
-use quorate_types::{Applied, ApplyFault, Frame, FrameKind, Index, InstallFault, NodeId, WriteId};
+use quorate_types::{
+    Applied, ApplyFault, Frame, FrameKind, Index, InstallFault, Instant, Mistake, NodeId,
+    SnapshotName, WriteId,
+};
 
 impl Group {
     /// A peer says something on a bulk stream. False when its bytes are no message.
@@ -79,7 +82,14 @@ impl Group {
                 }
                 TransferEffect::Install(name) => {
                     self.machine.begin_install();
-                    self.install_file.record(name);
+                    if Mistake::ResetBeforeInstall.is_made() {
+                        self.tell_installed(ctx.now, &name);
+                    }
+                    if Mistake::InstallUnrecorded.is_made() {
+                        self.begin_install(ctx);
+                    } else {
+                        self.install_file.record(name);
+                    }
                 }
             }
         }
@@ -112,10 +122,9 @@ impl Group {
                 self.configurations.clear();
                 self.configurations.insert(position.index, name.configuration.clone());
                 self.has_configuration_changed = true;
-                self.is_write_owed = true;
-                let configuration = name.configuration;
-                let installed = SnapshotInput::Installed { position, configuration };
-                self.protocol.handle(ctx.now, Input::Snapshot(installed));
+                if !Mistake::ResetBeforeInstall.is_made() {
+                    self.tell_installed(ctx.now, &name);
+                }
                 let index = position.index;
                 let answers = self.waiters.on_applied(index, &[], &[]);
                 ctx.answer(answers);
@@ -137,6 +146,14 @@ impl Group {
                 self.protocol.handle(ctx.now, Input::Snapshot(failed));
             }
         }
+    }
+
+    /// The protocol brings the log in line with the engine.
+    fn tell_installed(&mut self, now: Instant, name: &SnapshotName) {
+        self.is_write_owed = true;
+        let (position, configuration) = (name.position, name.configuration.clone());
+        let installed = SnapshotInput::Installed { position, configuration };
+        self.protocol.handle(now, Input::Snapshot(installed));
     }
 
     /// The first write after an install brings the log in line with it, and so ends it.

@@ -79,8 +79,7 @@ impl Node {
             check_list(&options)?;
         }
         let found = found(&identity, &recovery, applied, install)?;
-        identity.start.0 += 1;
-        identity.run = derive(options.entropy, b"run");
+        identity.begin_run(derive(options.entropy, b"run"));
         let mut node = Node {
             now,
             stage: Stage::Starting { is_recovered: false },
@@ -97,6 +96,7 @@ impl Node {
             leaving: None,
             space_at: None,
             noted: BTreeSet::new(),
+            cast_out: None,
             early: Early::default(),
             options,
         };
@@ -353,6 +353,11 @@ fn checked(identity: Identity, options: &NodeOptions) -> Result<Identity, OpenEr
         return Err(OpenError::Folder(format!(
             "the data folder was made for {}, this node is to run {}: a cluster keeps its protocol",
             identity.protocol, options.protocol
+        )));
+    }
+    if let Some(text) = &identity.refused {
+        return Err(OpenError::Folder(format!(
+            "the cluster has refused this data folder for good, it cannot be used again: {text}"
         )));
     }
     Ok(identity)

@@ -3,7 +3,7 @@
 use super::{Node, SYSTEM_GROUP, Stage};
 use crate::hello::{Hello, Judge, Refusal};
 use crate::identity::Remembered;
-use crate::interface::{NodeEffect, StopReason, StreamDirection, StreamId, StreamPurpose};
+use crate::interface::{NodeEffect, StreamDirection, StreamId, StreamPurpose};
 use crate::peers::{Speaker, Stream};
 use bytes::Bytes;
 use quorate_types::{Frame, FrameKind, GroupId};
@@ -188,8 +188,7 @@ impl Node {
         let Ok(refusal) = Refusal::decode(payload) else { return };
         let own = self.identity.identity().membership.map(|membership| membership.cluster);
         if refusal.is_final && (own.is_none() || own == refusal.cluster) {
-            self.stop.get_or_insert(StopReason::Refused(refusal.text));
-            return;
+            return self.on_final_refusal(refusal.text);
         }
         let shown = name.as_deref().unwrap_or("a peer");
         let note = format!("{shown} refuses this node: {}", refusal.text);

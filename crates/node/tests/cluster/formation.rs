@@ -185,9 +185,9 @@ fn options_and_folders_that_do_not_fit_are_refused_at_open() {
     let options = world.options("n1");
     check(&mut world, options.clone(), "holds a log but no identity file");
     let mut future = bytes.clone();
-    future[4] = 2;
+    future[4] = 3;
     disk.0.borrow_mut().insert(identity.clone(), future);
-    check(&mut world, options.clone(), "identity: it has format version 2");
+    check(&mut world, options.clone(), "identity: it has format version 3");
     let mut damaged = bytes.clone();
     damaged[20] ^= 1;
     disk.0.borrow_mut().insert(identity.clone(), damaged);
@@ -220,6 +220,63 @@ fn a_rolled_back_image_is_refused_by_those_who_remember_more() {
     let Some(StopReason::Refused(text)) = &world.host("n3").stopped else { panic!("not refused") };
     assert!(text.contains("older image"), "{text}");
     world.await_leader();
+}
+
+/// However often such an image is started, also where the refusal is lost with the process that heard it: its start number
+/// rises above what its peers remember, but they know that this is not how they knew it.
+#[test]
+fn a_rolled_back_image_that_is_started_again_and_again_stays_refused() {
+    let mut world = World::formed(&NAMES);
+    let image = world.host("n3").disk.0.borrow().clone();
+    let synced = world.host("n3").synced.clone();
+    for _ in 0..4 {
+        world.kill("n3");
+        world.start("n3");
+        world.await_leader();
+    }
+    world.kill("n3");
+    let newest = world.host("n3").disk.0.borrow().clone();
+    let newest_synced = world.host("n3").synced.clone();
+    world.host_mut("n3").synced = synced;
+    *world.host_mut("n3").disk.0.borrow_mut() = image;
+    for _ in 0..8 {
+        let raised = world.host("n3").disk.0.borrow().clone();
+        world.start("n3");
+        // The start is on disk; what the peers say of it never is.
+        world.await_that("its start", |world| {
+            *world.host("n3").disk.0.borrow() != raised || world.host("n3").stopped.is_some()
+        });
+        world.host_mut("n3").is_disk_held = true;
+        world.await_that("a refusal", |world| {
+            let host = world.host("n3");
+            host.held_disk.iter().any(|request| format!("{}", request.op).contains("identity"))
+        });
+        assert!(world.host("n3").stopped.is_none(), "it stopped before that was durable");
+        world.kill("n3");
+    }
+    world.start("n3");
+    world.await_that("refusal", |world| world.host("n3").stopped.is_some());
+    let Some(StopReason::Refused(text)) = &world.host("n3").stopped else { panic!("not refused") };
+    assert!(text.contains("older image"), "{text}");
+    assert!(text.contains("quorate member replace n3 --with"), "{text}");
+
+    // Once it is durable no peer is needed: the folder itself knows.
+    world.kill("n1");
+    world.kill("n2");
+    for _ in 0..3 {
+        let refused = world.try_start("n3").expect_err("it was refused").to_string();
+        assert!(refused.contains("refused this data folder for good"), "{refused}");
+        assert!(refused.contains("quorate member replace n3 --with"), "{refused}");
+    }
+    world.start("n1");
+    world.start("n2");
+    // The newest image, put back, is who it was.
+    *world.host_mut("n3").disk.0.borrow_mut() = newest;
+    world.host_mut("n3").synced = newest_synced;
+    world.start("n3");
+    let leader = world.await_leader();
+    world.add(&leader, 5);
+    assert_eq!(world.sum("n3"), 5);
 }
 
 /// Random starts, kills and lost frames while a cluster is formed: it always is in the end, as one.

@@ -2,7 +2,6 @@
 //! connections with the settings of the etcd door, on a runtime like that of a node, in a process of its own.
 
 use crate::exit::{Failure, Outcome};
-use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use quorate_etcd::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use quorate_etcd::proto::etcdserverpb::{PutRequest, PutResponse, ResponseHeader};
@@ -57,7 +56,7 @@ async fn accept() -> std::io::Result<()> {
         tokio::spawn(async move {
             let service = TowerToHyperService::new(KvServer::new(Echo));
             // A client that goes away ends its connection with an error; there is nothing to do about it.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder.serve_connection(quorate_etcd::socket(stream), service).await;
         });
     }
 }

@@ -5,8 +5,9 @@
 //! that it delayed, not in one (no coordinated omission). All runs on one thread: the machine that is measured
 //! is shared with the servers.
 
+use super::channel::Endpoint;
 use super::cpu::cpu_time;
-use super::links::{Link, endpoint, links, text_of};
+use super::links::{Link, links};
 use super::recorder::{Kind, Recorder};
 use super::report::Report;
 use super::wire::PutRequest;
@@ -19,7 +20,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::Status;
-use tonic::transport::Endpoint;
 
 /// Keys in one transaction while keys are filled in; etcd allows 128.
 const FILL_BATCH_COUNT: u64 = 64;
@@ -138,7 +138,7 @@ pub(crate) fn run(load: Load) -> Result<Report, Failure> {
 }
 
 async fn drive(load: Load) -> Result<Report, Failure> {
-    let endpoints = load.endpoints.iter().map(|text| endpoint(text));
+    let endpoints = load.endpoints.iter().map(|text| Endpoint::parse(text));
     let endpoints: Vec<Endpoint> = endpoints.collect::<Result<_, _>>().map_err(Failure::Usage)?;
     reach(&load, &endpoints).await?;
     let links = links(&endpoints, load.connections, load.attempt_timeout);
@@ -181,7 +181,7 @@ async fn reach(load: &Load, endpoints: &[Endpoint]) -> Result<(), Failure> {
     let mut missing = Vec::new();
     for (name, endpoint) in load.endpoints.iter().zip(endpoints) {
         if let Err(error) = endpoint.connect().await {
-            missing.push(format!("{name}: {}", text_of(&error)));
+            missing.push(format!("{name}: {error}"));
         }
     }
     if missing.len() == endpoints.len() {

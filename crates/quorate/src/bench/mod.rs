@@ -2,6 +2,7 @@
 //!
 //! Start with [`generator`], which makes the load; [`recorder`] counts what happens, [`report`] shows it.
 
+mod channel;
 mod generator;
 mod links;
 mod wire;

@@ -6,6 +6,7 @@ pub mod bounded;
 pub mod claims;
 pub mod election;
 pub mod linearizable;
+pub mod matches;
 pub mod order;
 pub mod witness;
 

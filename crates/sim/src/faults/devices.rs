@@ -196,6 +196,7 @@ impl World {
         process.order = crate::checkers::order::Order::default();
         process.sabotage = None;
         process.is_exiled = true;
+        process.exiled_since = self.now;
         self.reopen_later(victim);
     }
 }
