@@ -5,6 +5,7 @@ use crate::event::OpenError;
 use crate::fetch::decode_entry;
 use crate::format::{FOLDER, SegmentNumber};
 use crate::item::{Item, WriteRun};
+use crate::open::check_segment;
 use crate::remains::{Unwritten, remains_offset};
 use crate::scan::{ScannedBatch, read_file, scan};
 use bytes::Bytes;
@@ -30,6 +31,7 @@ pub fn file(reader: &dyn DiskReader, file: &FileName) -> Result<String, OpenErro
     };
     let sizes = reader.list(FOLDER)?;
     let size = sizes.iter().find(|(name, _)| name == file).map_or(0, |(_, size)| *size);
+    check_segment(number, size)?;
     let content = read_file(reader, file, size)?;
     let segment = scan(&content, number, None)?;
     let mut text = String::new();

@@ -20,6 +20,9 @@ pub(crate) const HEADER_SIZE: usize = 96;
 /// What a block begins with, in every version.
 pub(crate) const MAGIC: [u8; 8] = *b"QuorLog\0";
 
+/// The highest number of a batch: they are counted one by one, so that none comes near, and a next one can be counted.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// Where the header's own checksum lies.
 const HEADER_CRC_AT: usize = HEADER_SIZE - 4;
 
@@ -230,6 +233,8 @@ impl Header {
         };
         let consistent = u64::from(header.total_size) == expected
             && header.offset <= u64::MAX / 2
+            && header.batch.0 <= NUMBER_MAX
+            && header.synced.0 <= NUMBER_MAX
             && header.offset.is_multiple_of(BLOCK_SIZE);
         if consistent { Ok(header) } else { Err(NoBlock::Unreadable) }
     }

@@ -26,8 +26,32 @@ pub fn items(data: &[u8]) {
 pub fn segment(data: &[u8]) {
     open(data.to_vec());
     let mut sealed = data.to_vec();
-    seal(&mut sealed);
-    open(sealed);
+    if seal(&mut sealed) {
+        open(sealed);
+    }
+}
+
+/// Whether a directory speaks of slots so far on that a list of them is large. Directories with right checksums are our own
+/// or a forger's, and the log lists every slot that one says is missing; a forger's can take gigabytes, which is known
+/// and would hide everything else.
+fn is_far(items: &[Item]) -> bool {
+    /// A few megabytes of missing slots.
+    const INDEX_MAX: u64 = 1 << 14;
+    items.iter().any(|item| {
+        let ends = match item {
+            Item::Standing(standing) => vec![standing.last.0, standing.purged.index.0],
+            Item::Checkpoint(checkpoint) => {
+                let extents = checkpoint.extents.iter().map(|extent| (extent.first, extent.count));
+                let ranges = extents.chain(checkpoint.unknown.iter().copied());
+                let ends = ranges.map(|(first, count)| first.0.saturating_add(count));
+                ends.chain([checkpoint.purged.index.0]).collect()
+            }
+            Item::Write(run) => vec![run.first.0],
+            Item::Purge(_, position) | Item::Reset(_, position, _) => vec![position.index.0],
+            Item::Segments(_) | Item::HardState(_, _) | Item::Truncate(_, _) => Vec::new(),
+        };
+        ends.into_iter().any(|end| end > INDEX_MAX)
+    })
 }
 
 /// The segment that a file's first header names.
@@ -50,8 +74,9 @@ fn open(content: Vec<u8>) {
     let _ = dump::file(&reader, &reader.file.clone());
 }
 
-/// Makes the checksums of all batches right, from the first on, with the entries' hashes and the chain.
-fn seal(file: &mut [u8]) {
+/// Makes the checksums of all batches right, from the first on, with the entries' hashes and the chain. False when what they
+/// say is not for this target.
+fn seal(file: &mut [u8]) -> bool {
     let segment = number_in(file);
     let mut before: Option<Header> = None;
     let mut at = 0;
@@ -67,6 +92,9 @@ fn seal(file: &mut [u8]) {
         let (items_at, items_size) = (at + HEADER_SIZE, header.items_size as usize);
         let Some(items) = file.get(items_at..items_at.saturating_add(items_size)) else { break };
         let items = seal_entries(file, Bytes::copy_from_slice(items), &header);
+        if Item::decode_all(items.clone()).is_ok_and(|items| is_far(&items)) {
+            return false;
+        }
         header.items_crc = crc32c::crc32c(&items);
         let tail = at + header.total_size as usize;
         let Some(tail) = tail.checked_sub(directory_size(header.items_size.into()) as usize) else {
@@ -75,7 +103,7 @@ fn seal(file: &mut [u8]) {
         for (place, kind) in [(at, BlockKind::Head), (tail, BlockKind::Tail)] {
             let copy = Header { kind, ..header };
             let end = place.saturating_add(HEADER_SIZE + items.len());
-            let Some(room) = file.get_mut(place..end) else { return };
+            let Some(room) = file.get_mut(place..end) else { return true };
             room[..HEADER_SIZE].copy_from_slice(&copy.encode());
             room[HEADER_SIZE..].copy_from_slice(&items);
         }
@@ -85,6 +113,7 @@ fn seal(file: &mut [u8]) {
         }
         before = Some(header);
     }
+    true
 }
 
 /// The header at a place, whatever its checksums say.

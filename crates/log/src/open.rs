@@ -183,13 +183,19 @@ fn list(reader: &dyn DiskReader) -> Result<BTreeMap<SegmentNumber, u64>, OpenErr
             let reason = "its name is not of the form <16 hex digits>.seg";
             return Err(OpenError::Foreign { file, offset: 0, reason });
         };
-        if size > u64::from(u32::MAX) || number.0 > u64::from(u32::MAX) {
-            let reason = "no segment is as large or has such a number";
-            return Err(OpenError::Foreign { file, offset: 0, reason });
-        }
+        check_segment(number, size)?;
         files.insert(number, size);
     }
     Ok(files)
+}
+
+/// Whether a file can be one of ours by its number and its size: places in it are kept in 32 bits each.
+pub(crate) fn check_segment(number: SegmentNumber, size: u64) -> Result<(), OpenError> {
+    if size <= u64::from(u32::MAX) && number.0 <= u64::from(u32::MAX) {
+        return Ok(());
+    }
+    let reason = "no segment is as large or has such a number";
+    Err(OpenError::Foreign { file: number.file(), offset: 0, reason })
 }
 
 /// Scans every file, the last one first: a segment's opening batch says where the stream left the one before.

@@ -57,6 +57,19 @@ pub enum DecodeError {
     },
 }
 
+/// The highest number of an epoch. Epochs are counted one by one, so that none comes near; what claims a higher one could
+/// not be followed by a next.
+const EPOCH_NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// Refuses an epoch that nobody can have come to.
+pub(crate) fn check_epoch_number(value: u64) -> Result<(), DecodeError> {
+    let limit = EPOCH_NUMBER_MAX;
+    if value <= limit {
+        return Ok(());
+    }
+    Err(DecodeError::TooLarge { what: "epoch number", value, limit })
+}
+
 /// Takes values off the front of a byte slice; never reads past its end.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -187,9 +200,11 @@ impl Reader {
     /// The next 16 bytes as an epoch.
     ///
     /// # Errors
-    /// `Short` when fewer are left.
+    /// `Short` when fewer are left, `TooLarge` when no epoch can have come to that number.
     pub fn epoch(&mut self) -> Result<Epoch, DecodeError> {
-        Ok(Epoch { number: self.u64()?, owner: NodeId(self.u64()?) })
+        let number = self.u64()?;
+        check_epoch_number(number)?;
+        Ok(Epoch { number, owner: NodeId(self.u64()?) })
     }
 
     /// The next 24 bytes as a position.

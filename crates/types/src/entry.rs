@@ -16,6 +16,7 @@
 //! is at once the entry's identity and the checksum of its body, made once and checked wherever
 //! the entry comes off a disk or a wire.
 
+use crate::codec::check_epoch_number;
 use crate::{DecodeError, Epoch, Incarnation, Index, NodeId, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -274,6 +275,7 @@ impl Entry {
             return Err(DecodeError::Unknown { what: "entry reserved field", value: zero.into() });
         }
         let kind = EntryKind::from_byte(kind)?;
+        check_epoch_number(created.number)?;
         Ok(Entry { created, kind, origin, transaction, hash, body })
     }
 }

@@ -15,6 +15,9 @@ pub const ORIGIN_WINDOW: u64 = 4096;
 /// it the one whose last use is longest ago (by use, which is replicated order) is forgotten.
 const INCARNATIONS_MAX: usize = 256;
 
+/// How often a table can have been used: no group lives so long, and the next use can still be counted.
+const USES_MAX: u64 = u64::MAX / 2;
+
 const WORDS: usize = (ORIGIN_WINDOW / 64) as usize;
 
 /// What the table says of an origin.
@@ -130,6 +133,9 @@ impl OriginTable {
         let mut reader = Reader::new("origin window", bytes);
         let highest = reader.u64()?;
         let used = reader.u64()?;
+        if used > USES_MAX {
+            return Err(DecodeError::TooLarge { what: "origin use", value: used, limit: USES_MAX });
+        }
         let mut seen = Box::new([0; WORDS]);
         for word in seen.iter_mut() {
             *word = reader.u64()?;
