@@ -28,6 +28,9 @@ pub struct Bounds {
     /// How many crashes there are, each with the loss of any suffix of what is not durable: of replicas with slow disks,
     /// if there are any.
     pub crashes: usize,
+    /// How many hard states are lost, of the same replicas. Who lost one asks the others again and again while time stands
+    /// still, so that a search of unbroken code with such losses has no end: only traps have them.
+    pub losses: usize,
     /// How many messages arrive twice.
     pub duplicates: usize,
     /// How many reads are asked for.
@@ -58,6 +61,8 @@ pub struct State {
     entries: usize,
     /// How many crashes there were.
     crashes: usize,
+    /// How many hard states were lost.
+    losses: usize,
     /// How many messages were repeated.
     duplicates: usize,
     /// How many reads were asked for.
@@ -100,6 +105,8 @@ pub enum Action {
     Sync(usize),
     /// A replica loses power after so many of its writes became durable, and starts again.
     Crash(usize, usize),
+    /// A replica starts again without its hard state.
+    Lose(usize),
 }
 
 impl Hash for State {
@@ -108,7 +115,7 @@ impl Hash for State {
         replicas.for_each(|fingerprint| fingerprint.hash(state));
         (&self.network, &self.past, &self.campaigns, self.broken).hash(state);
         (self.entries, self.crashes, self.duplicates, self.reads, self.read).hash(state);
-        self.is_changing.hash(state);
+        (self.is_changing, self.losses).hash(state);
     }
 }
 
@@ -278,6 +285,7 @@ impl Model for Cluster {
             campaigns: vec![0; campaigns.len()],
             entries: 0,
             crashes: 0,
+            losses: 0,
             duplicates: 0,
             reads: 0,
             read: None,
@@ -310,6 +318,9 @@ impl Model for Cluster {
             }
             let is_victim =
                 bounds.slow_disks.is_empty() || bounds.slow_disks.contains(&replica.node().0);
+            if is_victim && state.losses < bounds.losses {
+                actions.push(Action::Lose(at));
+            }
             if is_victim && state.crashes < bounds.crashes {
                 // That all of it was kept is a sync before.
                 let lost = 0..replica.pending_count().max(1);
@@ -350,6 +361,13 @@ impl Model for Cluster {
                 state.duplicates += 1;
                 let packet = state.network[number].clone();
                 self.deliver(&mut state, &packet);
+            }
+            Action::Lose(at) => {
+                state.losses += 1;
+                self.step(&mut state, at, |replica| {
+                    *replica = replica.restart_without_hard_state();
+                    Vec::new()
+                });
             }
             Action::Sync(at) => self.step(&mut state, at, Replica::sync),
             Action::Crash(at, kept) => {

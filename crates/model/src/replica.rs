@@ -51,8 +51,8 @@ pub(crate) fn configuration(voters: &[u64], learners: &[u64]) -> Configuration {
 /// The entries on a disk and the hard state, all of it durable. Nothing is purged in the model.
 #[derive(Clone, Debug, Default)]
 struct Disk {
-    /// The hard state.
-    hard: HardState,
+    /// The hard state, unless it is damaged.
+    hard: Option<HardState>,
     /// The slots from index 1 on.
     slots: Vec<Slot>,
 }
@@ -60,7 +60,7 @@ struct Disk {
 impl Disk {
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::HardState(hard) => self.hard = *hard,
+            Op::HardState(hard) => self.hard = Some(*hard),
             Op::Write(slot) => {
                 let at = usize::try_from(slot.index.0 - 1).expect("the model's logs are short");
                 assert!(at <= self.slots.len(), "a gap before {}", slot.index);
@@ -88,7 +88,7 @@ impl Disk {
         });
         let bounds = Bounds { purged: Position::ZERO, last: Index(self.slots.len() as u64) };
         LogSummary {
-            hard_state: Some(self.hard),
+            hard_state: self.hard,
             bounds,
             epochs: self.slots.iter().map(run).collect(),
             faults: Vec::new(),
@@ -157,7 +157,7 @@ impl Replica {
         let promised = Epoch::new(term, NodeId(0));
         Replica::open(
             node,
-            Disk { hard: HardState { promised, voted_for: None, log_epoch }, slots },
+            Disk { hard: Some(HardState { promised, voted_for: None, log_epoch }), slots },
         )
     }
 
@@ -186,6 +186,11 @@ impl Replica {
         let done = self.pending.iter().take(kept).flat_map(|(_, ops)| ops);
         done.for_each(|op| disk.apply(op));
         Replica::open(self.node, disk)
+    }
+
+    /// Power fails, and the hard state cannot be read when it comes back.
+    pub(crate) fn restart_without_hard_state(&self) -> Replica {
+        Replica::open(self.node, Disk { hard: None, slots: self.disk.slots.clone() })
     }
 
     /// Tells it something; gives what it does then.

@@ -47,6 +47,7 @@ fn three(campaigns: [usize; 3]) -> Bounds {
         campaigns: campaigns.to_vec(),
         entries: 0,
         crashes: 0,
+        losses: 0,
         duplicates: 0,
         reads: 0,
         target: None,
@@ -135,6 +136,9 @@ pub fn trap(mistake: Mistake) -> Option<Bounds> {
         Mistake::VoteUnrecorded => {
             Bounds { cut: chain, crashes: 1, slow_disks: vec![3], ..three([1, 1, 0]) }
         }
+        Mistake::LossForgotten => {
+            Bounds { cut: chain, losses: 1, slow_disks: vec![3], ..three([1, 1, 0]) }
+        }
         Mistake::VoteUnchecked => Bounds { cut: chain, ..three([1, 2, 0]) },
         Mistake::OwnUndurableCounted => {
             Bounds { cut: Some((2, 3)), crashes: 1, slow_disks: vec![1], ..three([1, 1, 0]) }
@@ -152,7 +156,6 @@ pub fn trap(mistake: Mistake) -> Option<Bounds> {
         | Mistake::ReadBeforeNoop
         | Mistake::StallIgnored
         | Mistake::EarlyChange
-        | Mistake::LossForgotten
         | Mistake::AppliedApart
         | Mistake::OriginsForgotten
         | Mistake::WindowIgnored

@@ -108,7 +108,6 @@ impl Mutant {
             Mutant::Makes(Mistake::LossForgotten),
             Mutant::Makes(Mistake::ResetBeforeInstall),
             Mutant::Makes(Mistake::GivenUpUnproved),
-            Mutant::Makes(Mistake::HoleIsTorn),
             Mutant::Makes(Mistake::TornIsWhole),
             Mutant::Makes(Mistake::RecycledEarly),
         ];
