@@ -14,6 +14,9 @@ pub(crate) fn ci(seeds: u64) -> Result<()> {
     tidy::tidy()?;
     cargo_in(&root(), &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     sim(&["--seeds".into(), seeds.to_string()])?;
+    sim(&["--mutant".into(), "quick".into()])?;
+    model(&["--mutant".into(), "all".into()])?;
+    model(&["--size".into(), "normal".into()])?;
     examples()
 }
 
@@ -33,6 +36,14 @@ pub(crate) fn sim(arguments: &[String]) -> Result<()> {
     let mut line = vec!["run", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim"];
     line.extend(build);
     line.push("--");
+    line.extend(arguments.iter().map(String::as_str));
+    cargo(&line)
+}
+
+/// Searches small configurations of the consensus code. Its build can make mistakes, and is told when to.
+pub(crate) fn model(arguments: &[String]) -> Result<()> {
+    let mut line = vec!["run", "--quiet", "-p", "quorate-model", "--profile", "mutants"];
+    line.extend(["--features", "mutants", "--"]);
     line.extend(arguments.iter().map(String::as_str));
     cargo(&line)
 }

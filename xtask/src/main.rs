@@ -47,6 +47,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Searches every history of small configurations of the consensus code; everything after `model` goes to it.
+    #[command(disable_help_flag = true)]
+    Model {
+        /// Arguments of the search; try `cargo xtask model --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measures Quorate beside its peers and writes docs/benchmarks.md; `bench engine` measures the engine alone.
     Bench(bench::Arguments),
 }
@@ -57,6 +64,7 @@ fn main() -> ExitCode {
         Task::Fix => gate::fix(),
         Task::Tidy => tidy::tidy(),
         Task::Sim { arguments } => gate::sim(&arguments),
+        Task::Model { arguments } => gate::model(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
     };
     match result {

@@ -137,6 +137,9 @@ impl Replay {
             self.cut(header);
             return Ok(());
         }
+        if Mistake::HoleIsTorn.is_made() && self.torn.is_some() {
+            return Ok(());
+        }
         // The last batch of a segment may have been torn and found whole by an earlier open, which wrote it again.
         if let Some(offset) = batch.bad_copy.filter(|_| !((unproven || last) && batch.unwritten)) {
             self.report_copy(header, offset, items);
@@ -369,6 +372,8 @@ impl Replay {
     /// Batches are gone that were synced: what they may have changed is damaged, nothing else.
     fn judge_hole(&mut self, hole: Hole, standings: &[&Standing]) {
         if Mistake::HoleIsTorn.is_made() {
+            let (file, offset) = (hole.place.0.file(), hole.place.1);
+            self.torn = Some(TornTail { file, offset, batch: Some(hole.first) });
             return;
         }
         let before = BatchNumber(hole.first.0 - 1);

@@ -23,6 +23,7 @@ mod faults;
 mod finale;
 pub mod history;
 mod machine;
+pub mod made_history;
 pub mod marks;
 pub mod mutants;
 pub mod network;

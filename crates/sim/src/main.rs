@@ -7,6 +7,7 @@
     reason = "a command line tool speaks to its user and measures its own speed"
 )]
 
+mod checker_bench;
 mod hunt;
 mod spent;
 
@@ -43,7 +44,8 @@ struct Arguments {
     /// Print the trace of the seed.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Break this on purpose and run seeds until one notices; `all` tries every mutant in turn, `list` names them.
+    /// Break this on purpose and run seeds until one notices; `all` tries every mutant in turn, `quick` those that die
+    /// within seconds, `list` names them and their rules.
     #[arg(long, value_parser = parse_mutant)]
     mutant: Option<Broken>,
     /// How long clients work under faults in each seed, in virtual seconds.
@@ -52,6 +54,9 @@ struct Arguments {
     /// How many seeds run at once; by default as many as there are processors.
     #[arg(long)]
     threads: Option<usize>,
+    /// Measure how fast a long history is judged, and run nothing.
+    #[arg(long, conflicts_with_all = ["seed", "mutant"])]
+    checker_bench: bool,
     /// Go on after a seed failed.
     #[arg(long)]
     keep_going: bool,
@@ -64,6 +69,8 @@ enum Broken {
     One(Mutant),
     /// Each in turn.
     Each,
+    /// Each of those that die within seconds.
+    Quick,
     /// Nothing: the names are shown.
     List,
 }
@@ -80,7 +87,7 @@ impl Broken {
     fn one(self) -> Option<Mutant> {
         match self {
             Broken::One(mutant) => Some(mutant),
-            Broken::Each | Broken::List => None,
+            Broken::Each | Broken::Quick | Broken::List => None,
         }
     }
 }
@@ -88,6 +95,7 @@ impl Broken {
 fn parse_mutant(name: &str) -> Result<Broken, String> {
     match name {
         "all" => Ok(Broken::Each),
+        "quick" => Ok(Broken::Quick),
         "list" => Ok(Broken::List),
         name => Mutant::from_name(name)
             .map(Broken::One)
@@ -110,12 +118,16 @@ fn main() -> ExitCode {
             eprintln!("seed {seed} failed: {panic}\n{}", replay_line(seed, mutant));
         }
     }));
+    if arguments.checker_bench {
+        return checker_bench::run();
+    }
     match (arguments.seed, arguments.mutant) {
         (Some(seed), _) => run_one(seed, &arguments),
         (None, Some(Broken::One(mutant))) => {
             hunt::one(mutant, &arguments, options(&arguments, Verbosity::Quiet))
         }
-        (None, Some(Broken::Each)) => hunt_all(&arguments),
+        (None, Some(Broken::Each)) => hunt_all(&arguments, |_| true),
+        (None, Some(Broken::Quick)) => hunt_all(&arguments, Mutant::is_quick),
         (None, Some(Broken::List)) => hunt::list(),
         (None, None) => run_many(&arguments),
     }
@@ -255,10 +267,10 @@ fn report(results: &Results, elapsed: Duration) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Hunts every mutant that this build can make.
-fn hunt_all(arguments: &Arguments) -> ExitCode {
+/// Hunts every mutant of some that this build can make.
+fn hunt_all(arguments: &Arguments, is_meant: impl Fn(Mutant) -> bool) -> ExitCode {
     let mut mutants = Mutant::all();
-    mutants.retain(|mutant| mutant.is_possible());
+    mutants.retain(|mutant| mutant.is_possible() && is_meant(*mutant));
     hunt::many(&mutants, arguments, options(arguments, Verbosity::Quiet))
 }
 

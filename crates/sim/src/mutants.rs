@@ -98,6 +98,22 @@ impl Mutant {
         Mistake::CAN_BE_MADE || !matches!(self, Mutant::Makes(_))
     }
 
+    /// Whether it dies within seconds of processor time.
+    #[must_use]
+    pub fn is_quick(self) -> bool {
+        let slow = [
+            Mutant::Amnesia,
+            Mutant::Makes(Mistake::EarlyChange),
+            Mutant::Makes(Mistake::JointSkipped),
+            Mutant::Makes(Mistake::LossForgotten),
+            Mutant::Makes(Mistake::ResetBeforeInstall),
+            Mutant::Makes(Mistake::GivenUpUnproved),
+            Mutant::Makes(Mistake::TornIsWhole),
+            Mutant::Makes(Mistake::RecycledEarly),
+        ];
+        !slow.contains(&self)
+    }
+
     /// What a message becomes on its way to a replica; `None` when it stays what it is.
     #[must_use]
     pub(crate) fn distort(self, message: &Message) -> Option<Message> {

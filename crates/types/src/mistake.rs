@@ -96,7 +96,7 @@ mistakes! {
     InstallUnrecorded = "install-unrecorded", "node: an install is recorded before the engine changes";
     /// A damaged slot is given up at the first word that somebody lacks it.
     GivenUpUnproved = "given-up-unproved", "repair: what may have been committed is never given up";
-    /// Batches that are missing below the synced position are taken for a torn end.
+    /// Batches that are missing below the synced position are taken for a torn end: what follows them is cut away.
     HoleIsTorn = "hole-is-torn", "log: what was synced and cannot be read is damage, not a torn tail";
     /// A batch of which a part did not reach the disk is taken for whole.
     TornIsWhole = "torn-is-whole", "contract: a Persist survives whole or not at all";
