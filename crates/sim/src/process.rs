@@ -39,6 +39,10 @@ const EXILE_CUT_MAX: Duration = Duration::from_millis(100);
 /// What a folder says that knows itself refused.
 const REFUSED_FOR_GOOD: &str = "refused this data folder for good";
 
+/// What a folder says whose log lost its very last batch to damage before anything proved it synced: no log can tell that
+/// from a torn one, the engine can, and the member is to be replaced.
+const LOG_CUT_SHORT: &str = "the log was replaced or rolled back";
+
 /// How long after a folder changed its peers may still have streams of the node before: they notice late that those are
 /// closed, and stand still at times.
 const EXILE_KNOWN_AFTER: Duration = Duration::from_secs(10);
@@ -226,6 +230,10 @@ impl World {
             }
             Ok(()) => {}
             Err(reason) if is_exiled && reason.contains(REFUSED_FOR_GOOD) => {
+                self.processes[id.0].is_barred = true;
+            }
+            Err(reason) if self.processes[id.0].is_wounded && reason.contains(LOG_CUT_SHORT) => {
+                self.processes[id.0].is_exiled = true;
                 self.processes[id.0].is_barred = true;
             }
             Err(reason) => self.fail("open", format!("{} cannot start: {reason}", name(id))),
