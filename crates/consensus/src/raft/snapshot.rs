@@ -61,7 +61,9 @@ impl Raft {
 
     fn on_staged(&mut self, from: NodeId, epoch: Epoch, position: Position) {
         if !self.damage.is_forgetful() {
-            self.observe_term(epoch.number);
+            // A sender that was deposed meanwhile captured what a later leader has committed: that term is begun, and the
+            // log that the snapshot leaves may not be ahead of it.
+            self.observe_term(epoch.number.max(position.epoch.number));
         }
         let held = self.held();
         let found = self.tail.epoch_at(position.index);
