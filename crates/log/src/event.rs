@@ -144,6 +144,9 @@ pub enum DamageWhat {
     /// What is here contradicts what came before: a lost or stale write.
     #[error("batch {0} does not continue the batch before it")]
     Contradiction(BatchNumber),
+    /// The end of the stream is unreadable, and not as a torn batch is.
+    #[error("the last batch is unreadable, or one after it: what it held is not known")]
+    End,
     /// The hard state is gone; the group may neither vote nor deny.
     #[error("the hard state is damaged")]
     HardState,

@@ -211,6 +211,15 @@ impl Header {
         Ok(header)
     }
 
+    /// Whether a whole header lies at `at`, of whatever place and life.
+    pub(crate) fn is_any_at(file: &Bytes, at: u64) -> bool {
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let bytes = file.get(start..start.saturating_add(HEADER_SIZE));
+        bytes.is_some_and(|bytes| {
+            bytes.starts_with(&MAGIC) && Header::decode_fields(&file.slice_ref(bytes)).is_ok()
+        })
+    }
+
     pub(crate) fn decode_fields(bytes: &Bytes) -> Result<Header, NoBlock> {
         let word = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])

@@ -26,6 +26,8 @@ pub(crate) struct Replay {
     pub(crate) torn: Option<TornTail>,
     /// The highest batch that any readable block names as synced.
     pub(crate) proven: BatchNumber,
+    /// Where the end of the stream is unreadable otherwise than torn.
+    lost_end: Option<(SegmentNumber, u64)>,
     /// Batches that an opening wrote again because nothing proved them synced: after the first, before the second.
     superseded: Vec<(BatchNumber, BatchNumber)>,
     /// The highest batch that any readable block names at all.
@@ -91,6 +93,10 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Result<Replay, OpenError> {
         replay.bridge(proof.batch.next(), (proof.previous_segment, 0), items, None);
     }
     replay.bridge(replay.proven.next(), (SegmentNumber(0), 0), &[], None);
+    let last = segments.iter().rev().find(|segment| !segment.batches.is_empty());
+    let lost = last.and_then(|last| Some((last.number, last.lost_end?)));
+    replay.lost_end = replay.lost_end.or(lost);
+    replay.forget_hard_states();
     replay.finish();
     Ok(replay)
 }
@@ -116,7 +122,11 @@ impl Replay {
         let Some(items) = &batch.items else {
             // Nothing is known of it but its number. If it was synced, the next batch shows the hole.
             if !self.is_proven(header.batch) {
-                self.cut(header);
+                if batch.unwritten || header.opening {
+                    self.cut(header);
+                } else if !self.is_superseded(header.batch) {
+                    self.lost_end = Some((header.segment, header.offset));
+                }
             }
             return Ok(());
         };
@@ -425,6 +435,22 @@ impl Replay {
         self.reports.push(hole.report(Some(id), first));
         for index in (from.0..=last.0).map(Index) {
             self.damage.insert((id, index), hole.report(Some(id), Some(index)));
+        }
+    }
+
+    /// What the unreadable end of the stream held is not known: a vote, or slots that were acknowledged. Without its hard
+    /// state a replica promises nothing until others have told it what it may have forgotten.
+    fn forget_hard_states(&mut self) {
+        let Some((segment, offset)) = self.lost_end else { return };
+        for (id, group) in &mut self.groups {
+            group.hard = HardRecord::Damaged;
+            self.reports.push(DamageReport {
+                file: segment.file(),
+                offset,
+                group: Some(*id),
+                index: None,
+                what: DamageWhat::End,
+            });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::format::{
     SegmentNumber,
 };
 use crate::item::{Item, WriteRun};
-use crate::remains::Unwritten;
+use crate::remains::{Unwritten, remains_offset};
 use bytes::{Bytes, BytesMut};
 use quorate_types::{
     Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, Index,
@@ -29,6 +29,9 @@ pub(crate) struct ScannedSegment {
     pub(crate) proofs: Vec<(Header, Vec<Item>)>,
     /// Whether an unwritten sector of it shows: it holds zeroes only, or says what an earlier life left in it.
     pub(crate) prepared: bool,
+    /// Where a batch may lie behind the last one that no copy of its header tells of any more: something was written there
+    /// and cannot be read, and no torn write leaves that.
+    pub(crate) lost_end: Option<u64>,
     /// Whether the file begins with neither zeroes nor a block.
     pub(crate) foreign: bool,
 }
@@ -108,9 +111,11 @@ pub(crate) fn scan(
             batches: Vec::new(),
             proofs: Vec::new(),
             prepared: surveyed || file.iter().all(|byte| *byte == 0),
+            lost_end: None,
             foreign: is_foreign(file),
         },
     };
+    let is_last = limit.is_none();
     let limit = limit.unwrap_or(u64::MAX).min(file.len() as u64);
     let mut at = 0;
     while at < limit {
@@ -120,6 +125,9 @@ pub(crate) fn scan(
         scanner.segment.batches.push(batch);
     }
     scanner.find_proofs(at, file.len() as u64);
+    if is_last && at > 0 {
+        scanner.segment.lost_end = scanner.lost_end(at);
+    }
     Ok(scanner.segment)
 }
 
@@ -183,6 +191,34 @@ impl Scanner<'_> {
         }
     }
 
+    /// Whether a batch may have begun at `end`, where the last readable one ends, or behind the proof of that one, and is
+    /// unreadable with both copies of its directory. A torn batch leaves its first sector unwritten, or readable, or nothing
+    /// behind it; a page that the device cannot read is never torn.
+    fn lost_end(&self, end: u64) -> Option<u64> {
+        let proof = end.next_multiple_of(PAGE_SIZE);
+        let has_proof = self.segment.proofs.iter().any(|(header, _)| header.offset == proof);
+        let behind = if has_proof { proof + BLOCK_SIZE } else { end };
+        let is_page = |offset: u64| {
+            offset + PAGE_SIZE <= remains_offset(self.file.len() as u64)
+                && self.slice(offset, PAGE_SIZE).iter().all(|byte| *byte == UNREADABLE_FILL)
+        };
+        let lost = [end, behind].into_iter().find(|offset| self.is_garbage(*offset));
+        lost.or_else(|| is_page(proof).then_some(proof))
+    }
+
+    /// Whether two sectors were written and the first is no block. One of zeroes, or a header of an earlier life, is what a
+    /// batch that never came leaves, also where the remains do not know it.
+    fn is_garbage(&self, offset: u64) -> bool {
+        let (second, end) = (offset + BLOCK_SIZE, offset + 2 * BLOCK_SIZE);
+        let sector = |at: u64| self.slice(at, BLOCK_SIZE);
+        let is_written = |at: u64| !self.unwritten.is_sector(at, &sector(at));
+        end <= remains_offset(self.file.len() as u64)
+            && !Header::is_any_at(self.file, offset)
+            && sector(offset).iter().any(|byte| *byte != 0)
+            && is_written(offset)
+            && is_written(second)
+    }
+
     fn slice(&self, start: u64, size: u64) -> Bytes {
         let start = usize::try_from(start).expect("inside a file that fits in memory");
         let size = usize::try_from(size).expect("inside a file that fits in memory");
@@ -211,6 +247,9 @@ impl Scanner<'_> {
             (Some(_), None) => Some(header.tail_offset()),
         };
         bad_parts.extend(bad_copy.map(|place| (place, size)));
+        if head_copy.is_none() && tail_copy.is_none() {
+            bad_parts.push((header.tail_offset(), size));
+        }
         let mut batch = ScannedBatch {
             header,
             items: None,

@@ -9,7 +9,7 @@ use crate::network::ProcessId;
 use crate::world::World;
 use quorate_log::Log;
 use quorate_node::Phase;
-use quorate_types::{GroupId, Index};
+use quorate_types::{GroupId, Index, NodeId};
 
 impl World {
     /// How many machines may fail.
@@ -21,6 +21,7 @@ impl World {
     pub(crate) fn wound(&mut self, id: ProcessId) {
         let process = &mut self.processes[id.0];
         process.is_wounded = true;
+        process.is_tainted = true;
         process.claims = crate::checkers::claims::Claims::default();
     }
 
@@ -29,6 +30,20 @@ impl World {
         let others: Vec<ProcessId> = self.ids().filter(|id| *id != victim).collect();
         let impaired = others.into_iter().filter(|id| self.is_impaired(*id)).count();
         !self.processes[victim.0].is_exiled && impaired < self.tolerance()
+    }
+
+    /// Whether this machine's log may be harmed. Its very end may be what is lost, and with it the hard state, which takes
+    /// all other voters to make up for: while one of them is out for good, none may lose it.
+    pub(crate) fn may_harm_log(&mut self, victim: ProcessId) -> bool {
+        self.ids().all(|id| !self.processes[id.0].is_exiled) && self.may_harm(victim)
+    }
+
+    /// Whether this machine's folder may be lost for good: nobody else's hard state needs it.
+    pub(crate) fn may_exile(&mut self, victim: ProcessId) -> bool {
+        let others: Vec<ProcessId> = self.ids().filter(|id| *id != victim).collect();
+        let are_sound =
+            others.into_iter().all(|id| !self.is_impaired(id) || !self.processes[id.0].is_wounded);
+        are_sound && self.all_others_are_whole(victim) && self.may_harm(victim)
     }
 
     /// Whether nobody is impaired.
@@ -58,8 +73,11 @@ impl World {
         let is_sure = group.hard_state.is_some_and(|state| state.log_epoch.number > 0);
         let is_whole = recovery.reports.is_empty() && group.faults.is_empty();
         let is_new = group.bounds.last == Index::ZERO;
+        let node = NodeId(id.0 as u64 + 1);
+        let configuration = group.configurations.last().map(|(_, configuration)| configuration);
+        let is_member = configuration.is_some_and(|it| it.members.contains_key(&node));
         let agrees = self.group_status(id).is_none_or(|status| status.why_not.is_none());
-        is_whole && is_sure && !is_new && agrees
+        is_whole && is_sure && !is_new && is_member && agrees
     }
 
     /// Whether every other process that can take part runs on a state of its own.

@@ -92,12 +92,19 @@ impl World {
                 let led = self.led_core();
                 if self.all_run(&self.core) && !led.is_empty() {
                     self.enter(Stage::CoreProbing);
-                    self.probe_all(led);
+                    self.probe_core(led);
                 } else {
                     self.demand(PROGRESS_MAX, "a leader that the core knows");
                 }
             }
             Stage::CoreProbing => {
+                // What the time of faults has left behind may still cost the leader its place, once: those who follow the
+                // next one are asked then.
+                let led = self.led_core();
+                if !led.is_empty() && led != self.core_led {
+                    self.probes.fill(None);
+                    self.probe_core(led);
+                }
                 self.probe_again();
                 if self.probes.iter().all(Option::is_none) {
                     self.counts.core_count += 1;
@@ -253,6 +260,11 @@ impl World {
         statuses.map(|status| status.epoch.number).max().unwrap_or(0)
     }
 
+    fn probe_core(&mut self, led: Vec<ProcessId>) {
+        self.core_led.clone_from(&led);
+        self.probe_all(led);
+    }
+
     fn probe_all(&mut self, ids: Vec<ProcessId>) {
         for ProcessId(id) in ids {
             let key = Key(PROBE_KEY + u32::try_from(id).expect("few processes"));
@@ -274,6 +286,9 @@ impl World {
     /// A write that succeeded is followed by a read; what failed is tried again.
     pub(crate) fn on_probe_ended(&mut self, operation: &Operation) {
         let id = operation.client.0 - self.mix.workload.client_count;
+        if self.probes[id].is_none() {
+            return;
+        }
         self.probes[id] = match (&operation.outcome, operation.call) {
             (Outcome::Written(_), _) => Some(Call::SCAN_ALL),
             (Outcome::Refused | Outcome::Unknown, Call::Put { key, .. }) => {

@@ -181,6 +181,8 @@ struct Results {
     summary: Summary,
     /// Those that failed.
     failed: Vec<Outcome>,
+    /// The virtual time of second runs, which the numbers of the summary leave out.
+    repeated_nanos: u64,
     /// Seeds whose second run left another trace.
     unstable: Vec<u64>,
 }
@@ -213,6 +215,7 @@ fn work(arguments: &Arguments, progress: &Progress, began: Instant) {
         let outcome = run_seed(seed, options);
         let repeated = seed.is_multiple_of(REPEATED_EVERY).then(|| run_seed(seed, options));
         let mut results = progress.results.lock().expect("no thread panics with it");
+        results.repeated_nanos += repeated.as_ref().map_or(0, |again| again.counts.virtual_nanos);
         if repeated.is_some_and(|again| again.trace_hash != outcome.trace_hash) {
             results.unstable.push(seed);
         }
@@ -235,7 +238,8 @@ fn work(arguments: &Arguments, progress: &Progress, began: Instant) {
 fn report(results: &Results, elapsed: Duration) -> ExitCode {
     print!("{}", results.summary);
     let (seed_count, elapsed) = (results.summary.run_count(), elapsed.as_secs_f64());
-    let virtual_seconds = results.summary.virtual_nanos() as f64 / 1e9;
+    let virtual_nanos = results.summary.virtual_nanos() + results.repeated_nanos;
+    let virtual_seconds = virtual_nanos as f64 / 1e9;
     let speed = virtual_seconds / elapsed.max(1e-3);
     println!("{seed_count} seeds in {elapsed:.1} s, {speed:.0} × real time");
     if let Some(spent) = spent::by_process() {

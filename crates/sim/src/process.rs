@@ -15,7 +15,7 @@ use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
 use quorate_consensus::{Event as ConsensusEvent, Message};
-use quorate_log::{Log, LogOptions};
+use quorate_log::{DamageWhat, Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
 };
@@ -38,6 +38,10 @@ const EXILE_CUT_MAX: Duration = Duration::from_millis(100);
 
 /// What a folder says that knows itself refused.
 const REFUSED_FOR_GOOD: &str = "refused this data folder for good";
+
+/// What a folder says whose log lost its very last batch to damage before anything proved it synced, when its engine holds
+/// more: the member is to be replaced.
+const LOG_CUT_SHORT: &str = "the log was replaced or rolled back";
 
 /// How long after a folder changed its peers may still have streams of the node before: they notice late that those are
 /// closed, and stand still at times.
@@ -82,6 +86,9 @@ pub(crate) struct Process {
     pub(crate) disk_slow_until: Instant,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
+    /// Whether its disk was ever damaged: what lies behind the end of the log may not be what it was, and once the end has
+    /// come there, it cannot be told from a batch that was lost.
+    pub(crate) is_tainted: bool,
     /// Whether its engine was lost, and nothing has taken its place yet.
     pub(crate) is_stateless: bool,
     /// Whether its folder is not the one that the cluster knows: it must never take part again.
@@ -167,6 +174,7 @@ impl Process {
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
             is_wounded: false,
+            is_tainted: false,
             is_stateless: false,
             is_exiled: false,
             exiled_since: Instant::ZERO,
@@ -192,14 +200,15 @@ pub(crate) fn process_at(address: &str) -> Option<ProcessId> {
     number.checked_sub(1).map(ProcessId)
 }
 
-/// What a log on this disk says of the group.
+/// What a log on a disk says of the group, and whether its end is unreadable.
 pub(crate) fn log_summary(
     disk: &dyn DiskReader,
     options: &LogOptions,
     group: GroupId,
-) -> Result<LogSummary, String> {
+) -> Result<(LogSummary, bool), String> {
     let (_, recovery) = Log::open(disk, options.clone()).map_err(|error| error.to_string())?;
-    Ok(recovery.groups.get(&group).cloned().unwrap_or_default())
+    let has_lost_end = recovery.reports.iter().any(|report| report.what == DamageWhat::End);
+    Ok((recovery.groups.get(&group).cloned().unwrap_or_default(), has_lost_end))
 }
 
 impl World {
@@ -226,6 +235,10 @@ impl World {
             }
             Ok(()) => {}
             Err(reason) if is_exiled && reason.contains(REFUSED_FOR_GOOD) => {
+                self.processes[id.0].is_barred = true;
+            }
+            Err(reason) if self.processes[id.0].is_wounded && reason.contains(LOG_CUT_SHORT) => {
+                self.processes[id.0].is_exiled = true;
                 self.processes[id.0].is_barred = true;
             }
             Err(reason) => self.fail("open", format!("{} cannot start: {reason}", name(id))),
@@ -272,7 +285,8 @@ impl World {
             return;
         }
         let result = match log_summary(&process.disk, self.mix.log(id), group) {
-            Ok(log) => process.claims.check_opened(NodeId(id.0 as u64 + 1), &log),
+            Ok((_, true)) if process.is_tainted => return self.wound(id),
+            Ok((log, _)) => process.claims.check_opened(NodeId(id.0 as u64 + 1), &log),
             // The node will say so itself.
             Err(_) => Ok(()),
         };

@@ -141,7 +141,8 @@ impl World {
         let group = self.group();
         let durable = self.processes[id.0].disk.durable();
         let result = match log_summary(&durable, self.mix.log(id), group) {
-            Ok(log) => Claims::check_sent(NodeId(id.0 as u64 + 1), claim, &log),
+            Ok((_, true)) if self.processes[id.0].is_tainted => return self.wound(id),
+            Ok((log, _)) => Claims::check_sent(NodeId(id.0 as u64 + 1), claim, &log),
             Err(error) => {
                 return self.fail("claims", format!("{} has no durable log: {error}", name(id)));
             }

@@ -166,6 +166,8 @@ pub struct World {
     pub(crate) probes: Vec<Option<Call>>,
     /// Who is healed at the end, while the others keep what ails them.
     pub(crate) core: Vec<ProcessId>,
+    /// Those in it that follow its leader.
+    pub(crate) core_led: Vec<ProcessId>,
     /// The epoch in which it got on.
     pub(crate) core_epoch: u64,
     /// What happened, in numbers.
@@ -205,6 +207,7 @@ impl World {
             stage_began: Instant::ZERO,
             probes: vec![None; count],
             core: Vec::new(),
+            core_led: Vec::new(),
             core_epoch: 0,
             counts: Counts::default(),
             violation: None,

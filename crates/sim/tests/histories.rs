@@ -356,6 +356,20 @@ fn a_delete_of_unknown_outcome_may_have_happened_or_not() {
     begun().change(3, &[(1, None)]).get((1, 4, 5), 1, 3, found(10, 2)).wrong_by_witness();
 }
 
+/// The delete that was called first ended last: it is the one that can have happened before the read.
+#[test]
+fn of_two_deletes_of_unknown_outcome_the_one_called_first_may_have_happened() {
+    let begun = || {
+        Book::default().written((1, 0, 1), 1, 10, 2).get((3, 4, 5), 2, 3, None).delete(
+            (4, 6, 7),
+            1,
+            Outcome::Unknown,
+        )
+    };
+    begun().delete((2, 2, 8), 1, Outcome::Unknown).change(3, &[(1, None)]).right();
+    begun().delete((2, 7, 8), 1, Outcome::Unknown).change(3, &[(1, None)]).wrong_by_witness();
+}
+
 #[test]
 fn a_register_that_is_not_empty_after_its_delete_is_wrong() {
     Book::default()

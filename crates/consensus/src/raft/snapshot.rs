@@ -61,14 +61,17 @@ impl Raft {
 
     fn on_staged(&mut self, from: NodeId, epoch: Epoch, position: Position) {
         if !self.damage.is_forgetful() {
-            self.observe_term(epoch.number);
+            // A sender that was deposed meanwhile captured what a later leader has committed: that term is begun, and the
+            // log that the snapshot leaves may not be ahead of it.
+            self.observe_term(epoch.number.max(position.epoch.number));
         }
         let held = self.held();
         let found = self.tail.epoch_at(position.index);
         let is_sound = !self.damage.has_fault(position.index);
         let is_new = match self.needs_snapshot {
             true => position.index >= self.tail.purged().index,
-            false => position.index > self.committed.min(held),
+            // What is applied may lie above what is held: then slots below it are damaged.
+            false => position.index > self.committed.min(held).max(self.applied),
         };
         let has_it = !self.needs_snapshot && is_sound && found == Some(position.epoch);
         if has_it && is_new && position.index <= held {
@@ -90,8 +93,9 @@ impl Raft {
         }
     }
 
-    /// Asks for the install once no apply is under way. One that cannot end, because the next slot is damaged, gives way to
-    /// a snapshot beyond everything that was asked to be applied; any other one is of no use then.
+    /// Asks for the install once no apply is under way, unless those have come as far by themselves. An apply that
+    /// cannot end, because the next slot is damaged, gives way to a snapshot beyond everything that was asked to be applied;
+    /// any other one is of no use then.
     pub(super) fn maybe_install(&mut self) {
         let is_applying = self.applied != self.apply_asked;
         let is_stuck = is_applying && self.damage.has_fault(self.applied.next());
@@ -99,9 +103,11 @@ impl Raft {
             return;
         }
         let apply_asked = self.apply_asked;
+        let reached = if self.needs_snapshot { Index::ZERO } else { self.applied };
         let Some(install) = self.install.as_mut().filter(|install| !install.asked) else { return };
         let (from, position) = (install.from, install.position);
-        if is_stuck && position.index <= apply_asked {
+        let is_late = position.index <= reached;
+        if is_late || is_stuck && position.index <= apply_asked {
             self.install = None;
             self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
         } else {

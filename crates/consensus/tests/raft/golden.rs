@@ -143,9 +143,9 @@ impl Script {
         }
     }
 
-    fn apply(&mut self, node: NodeId) {
+    fn apply(&mut self, node: NodeId, sync: bool) {
         let now = self.now;
-        while !self.replica(node).apply_next(now, true).is_empty() {
+        while !self.replica(node).apply_next(now, sync).is_empty() {
             self.poll(node);
         }
     }
@@ -171,7 +171,7 @@ impl Script {
                 moved |= !self.replica(node).disk.pending.is_empty();
                 self.sync(node, usize::MAX);
                 moved |= !self.replica(node).to_apply.is_empty();
-                self.apply(node);
+                self.apply(node, true);
             }
             if !moved {
                 break;
@@ -357,7 +357,8 @@ impl Runner for Script {
             "deliver" => self.deliver(&choice),
             "drop" => self.bag.retain(|packet| !choice.fits(packet)),
             "sync" => self.sync(node(0)?, count),
-            "apply" => self.apply(node(0)?),
+            "apply" => self.apply(node(0)?, true),
+            "apply-unsynced" => self.apply(node(0)?, false),
             "fetch" => self.fetch(),
             "stabilize" => {
                 let nodes = rest.iter().map(|text| node_of(text)).collect::<Result<Vec<_>, _>>()?;

@@ -138,13 +138,15 @@ impl<'a> Order<'a> {
         let unknown = |operation: &Operation| operation.outcome == Outcome::Unknown;
         let number = match values {
             Some(value) => self.by_value.get(&value).copied(),
-            // Which of several deletes it was makes no difference: the earliest leaves most room.
-            None => (0..self.operations.len()).find(|number| {
-                let Call::Delete { key } = self.operations[*number].call else { return false };
-                self.effects[*number].is_none()
-                    && unknown(&self.operations[*number])
-                    && writes.contains_key(&key)
-            }),
+            // Which of several deletes it was makes no difference: the one called first leaves most room.
+            None => (0..self.operations.len())
+                .filter(|number| {
+                    let Call::Delete { key } = self.operations[*number].call else { return false };
+                    self.effects[*number].is_none()
+                        && unknown(&self.operations[*number])
+                        && writes.contains_key(&key)
+                })
+                .min_by_key(|number| self.operations[*number].called),
         };
         let found = number.map(|number| &self.operations[number]);
         let is_whole = found.is_some_and(|operation| {

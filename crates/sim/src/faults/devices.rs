@@ -169,7 +169,7 @@ impl World {
             return false;
         };
         let is_older = image.life < life;
-        if !is_older || !is_known || !self.all_others_are_whole(victim) || !self.may_harm(victim) {
+        if !is_older || !is_known || !self.may_exile(victim) {
             return false;
         }
         self.kill(victim);

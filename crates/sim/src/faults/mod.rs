@@ -117,14 +117,14 @@ impl World {
             FaultKind::DiskStall => self.stall_disk(victim),
             FaultKind::DiskSlow => self.slow_disk(victim),
             FaultKind::DiskFull => self.fill_disk(victim),
-            FaultKind::Rot if works && self.may_harm(victim) => return self.rot(victim),
-            FaultKind::ReadError if works && self.may_harm(victim) => {
+            FaultKind::Rot if works && self.may_harm_log(victim) => return self.rot(victim),
+            FaultKind::ReadError if works && self.may_harm_log(victim) => {
                 return self.lose_page(victim);
             }
-            FaultKind::LostWrite if works && self.may_harm(victim) => {
+            FaultKind::LostWrite if works && self.may_harm_log(victim) => {
                 return self.lose_write(victim);
             }
-            FaultKind::MisdirectedWrite if works && self.may_harm(victim) => {
+            FaultKind::MisdirectedWrite if works && self.may_harm_log(victim) => {
                 return self.misdirect_write(victim);
             }
             FaultKind::HelicalRot if works && self.all_are_sound() => return self.helical_rot(),
@@ -133,9 +133,7 @@ impl World {
             {
                 self.lose_engine(victim);
             }
-            FaultKind::Wipe
-                if works && runs && self.all_others_are_whole(victim) && self.may_harm(victim) =>
-            {
+            FaultKind::Wipe if works && runs && self.may_exile(victim) => {
                 self.wipe(victim);
             }
             FaultKind::RollBack if works && runs => return self.roll_back(victim),
