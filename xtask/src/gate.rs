@@ -1,7 +1,7 @@
 //! The gate that a change must pass, and its writing counterpart.
 
 use crate::command::{Result, cargo, cargo_in, root};
-use crate::tidy;
+use crate::{tidy, torture};
 
 /// The command that README names for the tests.
 const TEST: &[&str] = &["test", "--workspace"];
@@ -14,6 +14,7 @@ pub(crate) fn ci(seeds: u64) -> Result<()> {
     tidy::tidy()?;
     cargo_in(&root(), &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     sim(&["--seeds".into(), seeds.to_string()])?;
+    torture::smoke()?;
     examples()
 }
 
