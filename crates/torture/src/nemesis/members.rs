@@ -64,7 +64,9 @@ fn begin(cluster: &mut Cluster, who: Who, how: How) -> Result<Begun> {
     let came = cluster.add_joining()?;
     cluster.start(came)?;
     let name = cluster.nodes[came].name.clone();
-    let endpoints = cluster.members().into_iter().map(|node| cluster.space.client_address(node));
+    // Not the one that goes: it cannot say how its own removal ended.
+    let others = cluster.members().into_iter().filter(|node| *node != goes);
+    let endpoints = others.map(|node| cluster.space.client_address(node));
     let watcher = Watcher {
         binary: cluster.binary().to_path_buf(),
         endpoints: endpoints.collect(),
