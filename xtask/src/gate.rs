@@ -1,7 +1,7 @@
 //! The gate that a change must pass, and its writing counterpart.
 
 use crate::command::{Result, cargo, cargo_in, root};
-use crate::tidy;
+use crate::{tidy, torture};
 
 /// The command that README names for the tests.
 const TEST: &[&str] = &["test", "--workspace"];
@@ -17,6 +17,7 @@ pub(crate) fn ci(seeds: u64) -> Result<()> {
     sim(&["--mutant".into(), "quick".into()])?;
     model(&["--mutant".into(), "all".into()])?;
     model(&["--size".into(), "normal".into()])?;
+    torture::smoke()?;
     examples()
 }
 

@@ -1,5 +1,5 @@
 //! The one front door for people who work on Quorate: `cargo xtask ci` is the gate and writes nothing,
-//! `cargo xtask fix` writes, `tidy`, `sim` and `bench` stand beside them.
+//! `cargo xtask fix` writes, `tidy`, `sim`, `torture` and `bench` stand beside them.
 
 #![expect(
     clippy::print_stdout,
@@ -16,6 +16,7 @@ mod bench;
 mod command;
 mod gate;
 mod tidy;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -54,6 +55,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Puts real processes under real faults and judges what clients saw (release build).
+    #[command(disable_help_flag = true)]
+    Torture {
+        /// Arguments of the tool; try `cargo xtask torture --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measures Quorate beside its peers and writes docs/benchmarks.md; `bench engine` measures the engine alone.
     Bench(bench::Arguments),
 }
@@ -65,6 +73,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::tidy(),
         Task::Sim { arguments } => gate::sim(&arguments),
         Task::Model { arguments } => gate::model(&arguments),
+        Task::Torture { arguments } => torture::torture(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
     };
     match result {

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("quorate-pg", 4),
     ("quorate-exchange", 4),
     ("quorate", 5),
+    ("quorate-torture", 5),
     ("xtask", 6),
 ];
 

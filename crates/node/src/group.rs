@@ -7,6 +7,7 @@ use crate::install::InstallFile;
 use crate::interface::{
     Answer, NodeEffect, Request, RequestId, StopReason, StreamId, StreamPurpose,
 };
+use crate::later::Later;
 use crate::machine::Machine;
 use crate::peers::{LinkChange, Peers, Speaker};
 use crate::transfer::{Inbound, Outbound, Wanted};
@@ -19,7 +20,7 @@ use quorate_consensus::{
 use quorate_log::{Log, ReadId};
 use quorate_types::{
     Applied, Configuration, DiskDone, DiskId, DiskRequest, FRAME_PAYLOAD_MAX, Frame, FrameKind,
-    GroupId, Incarnation, Index, Instant, Mistake, NodeId, ProtocolName, Slot, StartNumber,
+    GroupId, Incarnation, Index, Instant, Member, Mistake, NodeId, ProtocolName, Slot, StartNumber,
     WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -101,7 +102,9 @@ pub(crate) struct Group {
     durable: Option<WriteId>,
     /// The configurations in force from an index on.
     configurations: BTreeMap<Index, Configuration>,
-    /// Whether that has changed since the node last looked.
+    /// Members of a later configuration than this log holds.
+    later: Later,
+    /// Whether either has changed since the node last looked.
     has_configuration_changed: bool,
     /// Who leads, as far as is known.
     leader: Option<NodeId>,
@@ -135,11 +138,13 @@ impl Group {
     /// Opens a replica whose log and state machine belong together.
     pub(crate) fn open(now: Instant, group: GroupOptions, opening: Opening) -> Group {
         let GroupOptions { protocol, options, start, run, has_install_file } = group;
-        let configurations = opening.log.configurations.iter().cloned().collect();
+        let configurations: BTreeMap<Index, Configuration> =
+            opening.log.configurations.iter().cloned().collect();
         let purged = opening.log.bounds.purged.index;
         let is_behind = opening.applied.position.index < purged;
         let machine = Machine::new(opening.applied, options.limits.digest_interval);
         let resend_after = options.timing.election_timeout_max;
+        let later = Later::of(&configurations);
         Group {
             id: options.group,
             node: options.node,
@@ -147,6 +152,7 @@ impl Group {
             held: BTreeMap::new(),
             durable: None,
             configurations,
+            later,
             has_configuration_changed: false,
             leader: None,
             waiters: Waiters::new(options.node, options.incarnation, start, resend_after),
@@ -167,6 +173,18 @@ impl Group {
     /// The configuration in force.
     pub(crate) fn configuration(&self) -> Option<&Configuration> {
         self.configurations.values().next_back()
+    }
+
+    /// Everybody to talk to: the members of the configuration in force, and those of later ones that this log does not hold
+    /// yet.
+    pub(crate) fn acquaintances(&self) -> Option<Configuration> {
+        Some(self.later.beside(self.configuration()?))
+    }
+
+    /// A member of this cluster has said who it is. Whether that is news, because the log here lags behind.
+    pub(crate) fn introduce(&mut self, node: NodeId, member: Member) -> bool {
+        let Some(configuration) = self.configurations.values().next_back() else { return false };
+        node != self.node && self.later.introduce(configuration, node, member)
     }
 
     /// Whether that is certain to stay.
@@ -269,9 +287,9 @@ impl Group {
 
     /// The member of that name, if that incarnation is the one that counts.
     fn member(&self, name: &str, incarnation: Incarnation) -> Option<NodeId> {
-        let mut members = self.configuration()?.members.iter();
-        let (node, member) = members.find(|(_, member)| member.name == name)?;
-        (member.incarnation == incarnation).then_some(*node)
+        let members = self.configuration()?.members.iter().chain(self.later.members());
+        let mut members = members.filter(|(_, member)| member.name == name);
+        members.find(|(_, member)| member.incarnation == incarnation).map(|(node, _)| *node)
     }
 
     /// A link came up or went down.
@@ -490,8 +508,10 @@ impl Group {
             Event::Leader { leader, .. } => self.on_leader(*leader),
             Event::Role { role: RoleName::Leader, .. } => self.on_leader(Some(self.node)),
             Event::Configuration { index, configuration } => {
+                let former = self.configuration().cloned();
                 self.configurations.retain(|at, _| at < index);
                 self.configurations.insert(*index, configuration.clone());
+                self.later.pass(former.as_ref(), configuration);
                 self.has_configuration_changed = true;
             }
             Event::MembershipAnswer { refusal } => {
@@ -524,7 +544,7 @@ impl Group {
 
     /// Where to say something to a member; `None` when it cannot be reached.
     fn way_to(&self, ctx: &Context<'_>, to: NodeId, purpose: StreamPurpose) -> Option<StreamId> {
-        let member = self.configuration()?.members.get(&to)?;
+        let member = self.configuration()?.members.get(&to).or_else(|| self.later.member(to))?;
         ctx.peers.way_to(&member.name, purpose)
     }
 

@@ -39,7 +39,7 @@ pub(crate) struct Hello {
     pub(crate) start: StartNumber,
     /// Drawn at that start.
     pub(crate) run: u64,
-    /// Where a newcomer is reached; empty for others.
+    /// Where it is reached, as far as it knows; empty before it is a member, unless it joins.
     pub(crate) address: String,
     /// Who the other side is, where it joins.
     pub(crate) welcome: Option<Welcome>,

@@ -19,6 +19,7 @@ mod hello;
 mod identity;
 mod install;
 mod interface;
+mod later;
 mod machine;
 mod node;
 mod peers;

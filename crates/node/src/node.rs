@@ -296,6 +296,12 @@ impl Node {
         running.cloned().or_else(found).or_else(agreed)
     }
 
+    /// Everybody to talk to: the configuration in force, and members of later ones that the log has yet to reach.
+    fn acquaintances(&self) -> Option<Configuration> {
+        let running = self.groups.get(&SYSTEM_GROUP).and_then(Group::acquaintances);
+        running.or_else(|| self.configuration())
+    }
+
     fn with_group(&mut self, id: GroupId, run: impl FnOnce(&mut Group, &mut Context<'_>)) {
         if let Some(group) = self.groups.get_mut(&id) {
             let mut ctx = Context {

@@ -68,6 +68,9 @@ pub(super) struct Leader {
     rounds: VecDeque<Instant>,
     /// When the next round is due.
     heartbeat_due: Instant,
+    /// When followers, the disk and what was sent are looked at next. Rounds for reads put the next heartbeat off, but not
+    /// this: they may come for ever.
+    check_due: Instant,
     /// Reads that wait.
     pub(super) barrier: Barrier<Waiter>,
     /// Proposals that are not committed.
@@ -93,7 +96,7 @@ const BULK_PATIENCE: u32 = 3;
 
 impl Leader {
     pub(super) fn next_deadline(&self) -> Instant {
-        self.heartbeat_due
+        self.heartbeat_due.min(self.check_due)
     }
 
     pub(super) fn on_link(&mut self, peer: NodeId, up: bool) {
@@ -148,6 +151,7 @@ impl Raft {
             round: 0,
             rounds: VecDeque::new(),
             heartbeat_due: self.now,
+            check_due: self.now,
             barrier: Barrier::new(),
             batches: VecDeque::new(),
             uncommitted_size: 0,
@@ -217,14 +221,16 @@ impl Raft {
 
     pub(super) fn on_leader_time(&mut self) {
         let timeout = self.options.timing.election_timeout_max;
+        let interval = self.options.timing.heartbeat_interval;
         let is_stalled = self.is_stalled();
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.is_some_and(|transfer| transfer.due <= self.now) {
             leader.transfer = None;
         }
-        if leader.heartbeat_due > self.now {
+        if leader.check_due > self.now {
             return;
         }
+        leader.check_due = self.now + interval;
         let (now, node) = (self.now, self.options.node);
         let follows = |peer: NodeId| {
             peer == node

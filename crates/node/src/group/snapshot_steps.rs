@@ -119,6 +119,8 @@ impl Group {
             Ok(applied) if applied.position == position => {
                 self.machine.installed(applied);
                 self.wanted = None;
+                let former = self.configuration().cloned();
+                self.later.pass(former.as_ref(), &name.configuration);
                 self.configurations.clear();
                 self.configurations.insert(position.index, name.configuration.clone());
                 self.has_configuration_changed = true;

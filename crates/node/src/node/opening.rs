@@ -293,8 +293,8 @@ impl Node {
         }
     }
 
-    fn reassign_peers(&mut self) {
-        let Some(configuration) = self.configuration() else { return };
+    pub(super) fn reassign_peers(&mut self) {
+        let Some(configuration) = self.acquaintances() else { return };
         let own = &self.options.name;
         // A member that has not joined yet is not dialled: it comes by itself.
         let is_there = |member: &&Member| member.incarnation != Incarnation::UNBOUND;

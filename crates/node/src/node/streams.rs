@@ -1,12 +1,13 @@
 //! Streams: hello, verdict, refusal, and whom a frame is for.
 
 use super::{Node, SYSTEM_GROUP, Stage};
+use crate::group::Group;
 use crate::hello::{Hello, Judge, Refusal};
 use crate::identity::Remembered;
 use crate::interface::{NodeEffect, StreamDirection, StreamId, StreamPurpose};
 use crate::peers::{Speaker, Stream};
 use bytes::Bytes;
-use quorate_types::{Frame, FrameKind, GroupId};
+use quorate_types::{Frame, FrameKind, GroupId, Intent, Member};
 
 impl Node {
     pub(super) fn on_stream_opened(
@@ -38,9 +39,10 @@ impl Node {
 
     fn say_hello(&mut self, stream: StreamId, purpose: StreamPurpose) {
         let mut hello = Hello::of(self.identity.identity(), purpose);
-        if let (Stage::Joining, Some(join)) = (&self.stage, &self.options.join) {
-            hello.address.clone_from(&join.address);
-        }
+        hello.address = match &self.options.join {
+            Some(join) if matches!(self.stage, Stage::Joining) => join.address.clone(),
+            Some(_) | None => self.own_address(),
+        };
         self.say(stream, FrameKind::Hello, hello.encode());
     }
 
@@ -48,7 +50,37 @@ impl Node {
     fn answer_hello(&mut self, stream: StreamId, theirs: &Hello) {
         let mut hello = Hello::of(self.identity.identity(), theirs.purpose);
         hello.welcome = self.welcome(theirs);
+        hello.address = self.own_address();
         self.say(stream, FrameKind::Hello, hello.encode());
+    }
+
+    /// Where peers reach this node, as the configuration in force says; empty while that does not name it.
+    fn own_address(&self) -> String {
+        let node = self.identity.identity().membership.map(|membership| membership.node);
+        let configuration = self.groups.get(&SYSTEM_GROUP).and_then(Group::acquaintances);
+        let own = node.zip(configuration).and_then(|(node, all)| all.members.get(&node).cloned());
+        own.map(|member| member.peer_address).unwrap_or_default()
+    }
+
+    /// A member of this cluster that the log here has yet to reach is talked to all the same.
+    fn get_acquainted(&mut self, hello: &Hello) {
+        let own = self.identity.identity();
+        let (Some(membership), Some(theirs)) = (own.membership, hello.membership) else { return };
+        if theirs.cluster != membership.cluster || hello.generation != own.generation {
+            return;
+        }
+        let member = Member {
+            incarnation: hello.incarnation,
+            name: hello.name.clone(),
+            peer_address: hello.address.clone(),
+            voter: false,
+            outgoing_voter: false,
+            intent: Intent::Stay,
+        };
+        let group = self.groups.get_mut(&SYSTEM_GROUP);
+        if group.is_some_and(|group| group.introduce(theirs.node, member)) {
+            self.reassign_peers();
+        }
     }
 
     fn say(&mut self, stream: StreamId, kind: FrameKind, payload: Bytes) {
@@ -117,7 +149,8 @@ impl Node {
         if matches!(self.stage, Stage::Joining) && is_outgoing {
             return self.on_hello_while_joining(id, hello);
         }
-        let configuration = self.configuration();
+        self.get_acquainted(&hello);
+        let configuration = self.acquaintances();
         let group = self.groups.get(&SYSTEM_GROUP);
         let judge = Judge {
             identity: self.identity.identity(),

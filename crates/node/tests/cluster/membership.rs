@@ -190,3 +190,54 @@ fn what_cannot_be_is_declined_with_the_reason() {
     let rest: Vec<&str> = NAMES.into_iter().filter(|name| *name != lost).collect();
     await_voters(&mut world, &rest, &rest.join(","));
 }
+
+/// Puts a new member in the place of another, until those of `seen` know that these vote.
+fn replace(world: &mut World, left: &str, new: &str, seen: &[&str], voters: &str) {
+    let leader = world.await_leader();
+    world.start_joining(new, &leader);
+    let replaced = world.change(&leader, |target| {
+        add(new, true)(target);
+        remove(left)(target);
+    });
+    assert_eq!(replaced, Answer::Taken, "{new} for {left}");
+    await_voters(world, seen, voters);
+    world.kill(left);
+}
+
+#[test]
+fn a_newcomer_reads_the_past_from_those_of_whom_the_past_knows_nothing() {
+    let mut world = World::new(&NAMES);
+    // Entry by entry, so that each of the former configurations is in force for a while.
+    world.limits.append_size_max = 1;
+    world.limits.window_size_max = 1;
+    NAMES.iter().for_each(|name| world.start(name));
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
+    replace(&mut world, "n2", "n5", &["n3", "n4", "n5"], "n3,n4,n5");
+    replace(&mut world, "n3", "n6", &["n4", "n5", "n6"], "n4,n5,n6");
+    replace(&mut world, "n4", "n7", &["n5", "n6", "n7"], "n5,n6,n7");
+    let leader = world.await_leader();
+    assert_eq!(world.add(&leader, 4), 7);
+    assert_eq!(world.sum("n7"), 7);
+}
+
+#[test]
+fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    world.kill("n3");
+    world.await_that("a leader of two", |world| world.leader().is_some());
+    replace(&mut world, "n1", "n4", &["n2", "n4"], "n2,n3,n4");
+    replace(&mut world, "n2", "n5", &["n4", "n5"], "n3,n4,n5");
+    let leader = world.await_leader();
+    world.add(&leader, 4);
+    world.start("n3");
+    await_voters(&mut world, &["n3", "n4", "n5"], "n3,n4,n5");
+    assert_eq!(world.sum("n3"), 7);
+    // It is one of two that are left.
+    world.kill("n4");
+    let leader = world.await_leader();
+    assert_eq!(world.add(&leader, 1), 8);
+}

@@ -11,7 +11,12 @@
  *
  * With IGNORE_SYNC set, syncs succeed and keep nothing: the same test must then find losses.
  *
- * Environment: QUORATE_DISK_ROOT, QUORATE_DISK_SHADOW (both absolute), QUORATE_DISK_IGNORE_SYNC.
+ * With CONTROL set, a file of eight 64-bit numbers that whoever torments the process writes says what goes wrong at the moment:
+ * how long syncs take, whether they fail, whether the disk is full (what is there can be overwritten, no file grows), and what
+ * the wall clock shows. The monotonic clock stays as it is.
+ *
+ * Environment: QUORATE_DISK_ROOT (absolute), QUORATE_DISK_SHADOW (absolute; without it nothing is kept),
+ * QUORATE_DISK_IGNORE_SYNC, QUORATE_DISK_CONTROL.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -20,11 +25,15 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -36,8 +45,27 @@ struct range {
     struct range *next;
 };
 
+/* A file that this process has synced before: what an earlier process wrote and did not sync is in the shadow. */
+struct known {
+    ino_t inode;
+    struct known *next;
+};
+
+/* What goes wrong at the moment; each field is written whole by another process. */
+struct control {
+    int64_t sync_delay_us; /* how long a sync takes, at least */
+    int64_t sync_fails;    /* whether syncs fail with EIO */
+    int64_t is_full;       /* whether no file can grow */
+    int64_t wall_shift_ns; /* how far the wall clock is off */
+    int64_t wall_rate_ppm; /* how much faster than it should it runs */
+    int64_t wall_since_ns; /* since when by the monotonic clock */
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct range *dirty;
+static struct known *known;
+static const volatile struct control *control;
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 static void *real(const char *name) {
     void *symbol = dlsym(RTLD_NEXT, name);
@@ -46,6 +74,21 @@ static void *real(const char *name) {
         abort();
     }
     return symbol;
+}
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("QUORATE_DISK_CONTROL");
+    real_clock_gettime = REAL(clock_gettime);
+    if (!path)
+        return;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    void *map = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *control, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        fprintf(stderr, "disk layer: cannot read %s\n", path);
+        abort();
+    }
+    close(fd);
+    control = map;
 }
 
 static const char *shadow(void) { return getenv("QUORATE_DISK_SHADOW"); }
@@ -69,7 +112,7 @@ static int tracked(int fd, struct stat *status) {
 }
 
 static void mark(ino_t inode, off_t begin, off_t end) {
-    if (begin >= end)
+    if (begin >= end || !shadow())
         return;
     pthread_mutex_lock(&lock);
     if (dirty && dirty->inode == inode && dirty->end == begin) {
@@ -96,13 +139,43 @@ static ssize_t wrote(int fd, off_t at, ssize_t size) {
     return size;
 }
 
-ssize_t write(int fd, const void *bytes, size_t size) { return wrote(fd, -1, REAL(write)(fd, bytes, size)); }
-ssize_t writev(int fd, const struct iovec *v, int n) { return wrote(fd, -1, REAL(writev)(fd, v, n)); }
-ssize_t pwrite(int fd, const void *b, size_t s, off_t at) { return wrote(fd, at, REAL(pwrite)(fd, b, s, at)); }
-ssize_t pwrite64(int fd, const void *b, size_t s, off_t at) { return wrote(fd, at, REAL(pwrite64)(fd, b, s, at)); }
-ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at) { return wrote(fd, at, REAL(pwritev)(fd, v, n, at)); }
+/* Whether a write of this size at this place, or at the position, would make a file grow on a full disk. */
+static int no_room(int fd, off_t at, size_t size) {
+    struct stat status;
+    if (!control || !control->is_full || !tracked(fd, &status))
+        return 0;
+    if (at < 0)
+        at = fcntl(fd, F_GETFL) & O_APPEND ? status.st_size : lseek(fd, 0, SEEK_CUR);
+    if (at + (off_t)size <= status.st_size)
+        return 0;
+    errno = ENOSPC;
+    return 1;
+}
+
+static size_t total(const struct iovec *v, int n) {
+    size_t size = 0;
+    for (int i = 0; i < n; i++)
+        size += v[i].iov_len;
+    return size;
+}
+
+ssize_t write(int fd, const void *b, size_t s) {
+    return no_room(fd, -1, s) ? -1 : wrote(fd, -1, REAL(write)(fd, b, s));
+}
+ssize_t writev(int fd, const struct iovec *v, int n) {
+    return no_room(fd, -1, total(v, n)) ? -1 : wrote(fd, -1, REAL(writev)(fd, v, n));
+}
+ssize_t pwrite(int fd, const void *b, size_t s, off_t at) {
+    return no_room(fd, at, s) ? -1 : wrote(fd, at, REAL(pwrite)(fd, b, s, at));
+}
+ssize_t pwrite64(int fd, const void *b, size_t s, off_t at) {
+    return no_room(fd, at, s) ? -1 : wrote(fd, at, REAL(pwrite64)(fd, b, s, at));
+}
+ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at) {
+    return no_room(fd, at, total(v, n)) ? -1 : wrote(fd, at, REAL(pwritev)(fd, v, n, at));
+}
 ssize_t pwritev64(int fd, const struct iovec *v, int n, off_t at) {
-    return wrote(fd, at, REAL(pwritev64)(fd, v, n, at));
+    return no_room(fd, at, total(v, n)) ? -1 : wrote(fd, at, REAL(pwritev64)(fd, v, n, at));
 }
 
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) {
@@ -147,6 +220,23 @@ static struct range *take(ino_t inode) {
     return taken;
 }
 
+/* Whether this process syncs the file for the first time. What an earlier process left unsynced is then synced as well. */
+static int is_first(ino_t inode) {
+    pthread_mutex_lock(&lock);
+    struct known *at = known;
+    while (at && at->inode != inode)
+        at = at->next;
+    if (!at) {
+        struct known *first = malloc(sizeof *first);
+        if (!first)
+            abort();
+        *first = (struct known){inode, known};
+        known = first;
+    }
+    pthread_mutex_unlock(&lock);
+    return !at;
+}
+
 static void keep_file(int fd, const struct stat *status) {
     static __thread char buffer[1 << 16];
     char path[64];
@@ -156,6 +246,13 @@ static void keep_file(int fd, const struct stat *status) {
     int from = open(path, O_RDONLY | O_CLOEXEC), to = open_shadow("files", status->st_ino, O_WRONLY | O_CREAT);
     if (from < 0 || to < 0 || fstat(from, &now))
         abort();
+    if (is_first(status->st_ino)) {
+        struct range *whole = malloc(sizeof *whole);
+        if (!whole)
+            abort();
+        *whole = (struct range){status->st_ino, 0, now.st_size, ranges};
+        ranges = whole;
+    }
     while (ranges) {
         struct range *range = ranges;
         for (off_t at = range->begin; at < range->end;) {
@@ -199,14 +296,28 @@ static void keep_folder(int fd, const struct stat *status) {
         abort();
 }
 
+/* A sync takes its time; whether it fails is decided at its end. */
+static int sync_goes_wrong(void) {
+    const struct timespec slice = {0, 1000 * 1000};
+    if (!control)
+        return 0;
+    for (int64_t waited_us = 0; waited_us < control->sync_delay_us; waited_us += 1000)
+        nanosleep(&slice, NULL);
+    return control->sync_fails != 0;
+}
+
 static int synced(int fd, int (*call)(int)) {
     struct stat status;
     if (!tracked(fd, &status))
         return call(fd);
+    if (sync_goes_wrong()) {
+        errno = EIO;
+        return -1;
+    }
     if (getenv("QUORATE_DISK_IGNORE_SYNC"))
         return 0;
     int result = call(fd), saved = errno;
-    if (!result) {
+    if (!result && shadow()) {
         if (S_ISDIR(status.st_mode))
             keep_folder(fd, &status);
         else
@@ -239,4 +350,45 @@ int rename(const char *from, const char *to) { return pin(AT_FDCWD, to), REAL(re
 int renameat(int a, const char *from, int b, const char *to) { return pin(b, to), REAL(renameat)(a, from, b, to); }
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
     return pin(b, to), REAL(renameat2)(a, from, b, to, flags);
+}
+
+/* The wall clock, as wrong as it is to be. */
+static void spoil(struct timespec *time) {
+    struct timespec now;
+    if (!control || real_clock_gettime(CLOCK_MONOTONIC, &now))
+        return;
+    int64_t since = now.tv_sec * 1000000000LL + now.tv_nsec - control->wall_since_ns;
+    int64_t drift = control->wall_rate_ppm ? since / 1000000 * control->wall_rate_ppm : 0;
+    int64_t shown = time->tv_sec * 1000000000LL + time->tv_nsec + control->wall_shift_ns + drift;
+    if (shown < 0)
+        shown = 0;
+    time->tv_sec = shown / 1000000000LL;
+    time->tv_nsec = shown % 1000000000LL;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    if (!real_clock_gettime)
+        real_clock_gettime = REAL(clock_gettime);
+    int result = real_clock_gettime(clock, time);
+    if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        spoil(time);
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict time, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &now))
+        return -1;
+    *time = (struct timeval){now.tv_sec, now.tv_nsec / 1000};
+    return 0;
+}
+
+time_t time(time_t *to) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME, &now))
+        return -1;
+    if (to)
+        *to = now.tv_sec;
+    return now.tv_sec;
 }
