@@ -1,6 +1,6 @@
 //! The picture: faults in lanes, latency and throughput below them, over the same time axis.
 //!
-//! A long run is drawn in strips of two minutes, one under the other, so that a second stays ten points wide.
+//! A long run is drawn in strips of about two minutes, one under the other, so that a second stays some ten points wide.
 //!
 //! ```text
 //!   kill       ▇▇▇ n1 (leader)                     one lane a kind of fault
@@ -35,7 +35,7 @@ pub(crate) struct Picture<'a> {
 const BUCKET_MS: u64 = 250;
 
 /// How much time a strip spans at most.
-const STRIP_MS: u64 = 120_000;
+const STRIP_MS: u64 = 150_000;
 
 /// Where the time axis begins and how wide it is.
 const LEFT: f64 = 92.0;
@@ -81,8 +81,9 @@ struct Bucket {
 pub(crate) fn draw(picture: &Picture<'_>) -> String {
     let duration_ms = millis(picture.duration).max(1);
     let buckets = buckets(picture.samples, duration_ms);
-    let strip_ms = STRIP_MS.min(duration_ms.next_multiple_of(10_000));
-    let strip_count = duration_ms.div_ceil(strip_ms);
+    // All of one length, so that the last is not nearly empty.
+    let strip_count = duration_ms.div_ceil(STRIP_MS);
+    let strip_ms = duration_ms.div_ceil(strip_count).next_multiple_of(10_000);
     let strip_height = strip_height(picture.kinds.len());
     #[expect(clippy::cast_precision_loss, reason = "a few strips")]
     let height = HEAD_HEIGHT + strip_count as f64 * strip_height;
@@ -491,7 +492,7 @@ mod tests {
             sort: Sort::Write,
             ending: Ending::Ok,
         };
-        let samples: Vec<Sample> = (0..130_000)
+        let samples: Vec<Sample> = (0..160_000)
             .step_by(50)
             .filter(|at| !(5_000..6_000).contains(at))
             .map(sample)
@@ -507,7 +508,7 @@ mod tests {
             owed: Vec::new(),
         };
         let picture = Picture {
-            duration: Duration::from_secs(130),
+            duration: Duration::from_secs(160),
             kinds: &[Kind::Kill, Kind::Power],
             samples: &samples,
             faults: &[fault],

@@ -427,3 +427,29 @@ fn damage_in_different_places_on_all_nodes_that_were_killed_is_repaired_and_noth
 fn damage_in_different_places_on_all_nodes_that_left_is_repaired_and_nothing_is_lost() {
     println!("entries refilled from a peer: {:?}", damage_all(Signal::TERM));
 }
+
+/// Alone it has no quorum, and what it lost must not be taken for never written when the others come.
+#[test]
+fn a_damaged_record_of_the_node_that_starts_first_is_repaired_and_nothing_is_lost() {
+    let (mut cluster, mut client, acknowledged, victim) = used_cluster();
+    (0..3).for_each(|node| cluster.kill(node));
+    let missing = damage_another(&cluster.data_dir(victim), &BTreeSet::new());
+    cluster.start(victim);
+    cluster.node(victim).wait_for_log("the log is damaged");
+    let (key, _) = acknowledged.last_key_value().expect("something was put");
+    assert!(client.get_at(victim, key, false).is_err(), "one of three is no quorum");
+    (0..3).filter(|node| *node != victim).for_each(|node| cluster.start(node));
+    for node in 0..3 {
+        wait_until_whole(&cluster, &mut client, node, &acknowledged);
+        for (key, value) in &acknowledged {
+            let found = client.get_at(node, key, true).expect("it serves");
+            assert_eq!(found.as_ref(), Some(value), "{key} at n{}", node + 1);
+        }
+    }
+    let log = cluster.node(victim).log();
+    let line = log.lines().find(|line| line.contains("refilled from"));
+    println!(
+        "{missing:?} lost; {}",
+        line.unwrap_or_else(|| panic!("nothing was refilled:\n{log}"))
+    );
+}

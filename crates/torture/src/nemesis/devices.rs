@@ -77,7 +77,7 @@ pub(super) fn misset(cluster: &mut Cluster, who: Who, wrong: Wrong) -> Result<Be
             }
         }
     }
-    Ok(Some((format!("{} {wrong}", target.said), Remedy::Right(target.nodes))))
+    Ok(Some((format!("{}: {wrong}", target.said), Remedy::Right(target.nodes))))
 }
 
 /// Everything is right again.
