@@ -86,7 +86,7 @@ pub(crate) struct Process {
     pub(crate) disk_slow_until: Instant,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
-    /// Whether its disk was ever damaged: what lies behind the end of the log may not be what it was, and once the end has
+    /// Whether its disk was ever damaged, or failed to sync: what lies behind the end of the log may not be what it was, and once the end has
     /// come there, it cannot be told from a batch that was lost.
     pub(crate) is_tainted: bool,
     /// Whether its engine was lost, and nothing has taken its place yet.

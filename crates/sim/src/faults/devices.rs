@@ -34,7 +34,11 @@ pub(crate) struct Image {
 
 impl World {
     pub(super) fn fail_next_write(&mut self, victim: ProcessId, ending: Ending) {
-        self.processes[victim.0].sabotage = Some(ending);
+        let process = &mut self.processes[victim.0];
+        process.sabotage = Some(ending);
+        // What a failed sync left reads back good and is not on the device: when such a file lives again, what it held
+        // before is not what the log noted of it.
+        process.is_tainted |= ending == Ending::SyncFailed;
     }
 
     pub(super) fn fail_engine(&mut self, victim: ProcessId) {
