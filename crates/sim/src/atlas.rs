@@ -5,16 +5,18 @@
 //! whole copy, because a quorum held it. Helical rot is the exception that proves more: every machine is damaged, but no
 //! entry on more than one.
 
+use crate::churn::Standing;
 use crate::network::ProcessId;
+use crate::process::{Process, name};
 use crate::world::World;
 use quorate_log::Log;
 use quorate_node::Phase;
-use quorate_types::{GroupId, Index, NodeId};
+use quorate_types::{GroupId, Index};
 
 impl World {
     /// How many machines may fail.
     pub(crate) fn tolerance(&self) -> usize {
-        (self.processes.len() - 1) / 2
+        (self.voter_count() - 1) / 2
     }
 
     /// Something of this machine's log is damaged, or about to be.
@@ -29,7 +31,11 @@ impl World {
     pub(crate) fn may_harm(&mut self, victim: ProcessId) -> bool {
         let others: Vec<ProcessId> = self.ids().filter(|id| *id != victim).collect();
         let impaired = others.into_iter().filter(|id| self.is_impaired(*id)).count();
-        !self.processes[victim.0].is_exiled && impaired < self.tolerance()
+        // While members change, what heals one may need the word of another that leaves.
+        let is_settled = self.are_members_settled()
+            && self.is_member(victim, true)
+            && self.knows_members(victim);
+        is_settled && !self.processes[victim.0].is_exiled && impaired < self.tolerance()
     }
 
     /// Whether this machine's log may be harmed. Its very end may be what is lost, and with it the hard state, which takes
@@ -49,6 +55,9 @@ impl World {
     /// Whether nobody is impaired.
     pub(crate) fn all_are_sound(&mut self) -> bool {
         let ids: Vec<ProcessId> = self.ids().collect();
+        if !self.are_members_settled() || !ids.iter().all(|id| self.knows_members(*id)) {
+            return false;
+        }
         !ids.into_iter().any(|id| self.is_impaired(id))
     }
 
@@ -73,9 +82,10 @@ impl World {
         let is_sure = group.hard_state.is_some_and(|state| state.log_epoch.number > 0);
         let is_whole = recovery.reports.is_empty() && group.faults.is_empty();
         let is_new = group.bounds.last == Index::ZERO;
-        let node = NodeId(id.0 as u64 + 1);
+        let name = name(id);
         let configuration = group.configurations.last().map(|(_, configuration)| configuration);
-        let is_member = configuration.is_some_and(|it| it.members.contains_key(&node));
+        let is_member =
+            configuration.is_some_and(|it| it.members.values().any(|member| member.name == name));
         let agrees = self.group_status(id).is_none_or(|status| status.why_not.is_none());
         is_whole && is_sure && !is_new && is_member && agrees
     }
@@ -91,13 +101,17 @@ impl World {
         self.ids().filter(|id| *id != victim).all(is_whole)
     }
 
-    /// All processes.
+    /// All processes that take part or are to.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ProcessId> + use<> {
-        (0..self.processes.len()).map(ProcessId)
+        let is_present = |(_, it): &(usize, &Process)| it.standing == Standing::Present;
+        let present = self.processes.iter().enumerate().filter(is_present);
+        present.map(|(id, _)| ProcessId(id)).collect::<Vec<_>>().into_iter()
     }
 
     /// The processes that can take part.
     pub(crate) fn citizens(&self) -> Vec<ProcessId> {
-        self.ids().filter(|id| !self.processes[id.0].is_exiled).collect()
+        let is_citizen =
+            |id: &ProcessId| !self.processes[id.0].is_exiled && self.is_member(*id, false);
+        self.ids().filter(is_citizen).collect()
     }
 }

@@ -8,7 +8,7 @@ use crate::world::{Event, World};
 use bytes::BytesMut;
 use quorate_consensus::Message;
 use quorate_node::{NodeInput, StreamDirection, StreamId, StreamPurpose};
-use quorate_types::{Frame, FrameKind, NodeId};
+use quorate_types::{Frame, FrameKind};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -115,7 +115,7 @@ impl World {
         if let Some(message) = &message {
             let running = self.processes[id.0].running.as_ref();
             let node = running.and_then(|running| running.node_id);
-            self.matches.on_send(node.unwrap_or(NodeId(id.0 as u64 + 1)), message);
+            self.matches.on_send(node.unwrap_or_else(|| self.label(id)), message);
         }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
             self.check_claim(id, claim);
@@ -142,7 +142,7 @@ impl World {
         let durable = self.processes[id.0].disk.durable();
         let result = match log_summary(&durable, self.mix.log(id), group) {
             Ok((_, true)) if self.processes[id.0].is_tainted => return self.wound(id),
-            Ok((log, _)) => Claims::check_sent(NodeId(id.0 as u64 + 1), claim, &log),
+            Ok((log, _)) => Claims::check_sent(self.label(id), claim, &log),
             Err(error) => {
                 return self.fail("claims", format!("{} has no durable log: {error}", name(id)));
             }

@@ -1,6 +1,7 @@
 //! What one seed is made of. Each seed draws its own mix: some faults often, some never (Groce et al. 2012, "Swarm
 //! testing"), because a bug may need one kind of fault without another in its way.
 
+use crate::churn::SPARE_COUNT;
 use crate::dice::{Dice, PartsPerMillion};
 use crate::fault_kind::{FaultFamily, FaultKind};
 use crate::network::{ProcessId, Weather};
@@ -88,10 +89,15 @@ pub struct Mix {
     pub settings: Vec<Settings>,
     /// How long things take.
     pub timing: Timing,
+    /// Whether members come and go, and the mean time from one change to the next.
+    pub churn: Option<Duration>,
 }
 
 /// How many seeds have five processes; the others have three.
 const FIVE: PartsPerMillion = 250_000;
+
+/// How many seeds have members that come and go.
+const CHURN: PartsPerMillion = 350_000;
 
 /// How many families of faults a seed leaves out.
 const FAMILY_LEFT_OUT: PartsPerMillion = 350_000;
@@ -112,6 +118,33 @@ impl Mix {
     /// Draws a mix.
     #[must_use]
     pub fn draw(seed: u64) -> Mix {
+        let mut mix = Mix::plain(seed);
+        mix.add_churn(&mut Dice::new(seed, "members"));
+        mix
+    }
+
+    /// Members come and go, in some seeds.
+    fn add_churn(&mut self, dice: &mut Dice) {
+        if !dice.chance(CHURN) {
+            return;
+        }
+        self.churn = Some(millis(dice, &[1_500, 4_000, 8_000]));
+        let mixed = dice.chance(500_000);
+        let first = self.settings[0].clone();
+        for _ in 0..SPARE_COUNT {
+            let mut settings = first.clone();
+            if mixed {
+                let digest_interval = first.limits.digest_interval;
+                settings.limits = Limits { digest_interval, ..limits(dice) };
+                settings.log = log_options(dice);
+            }
+            self.settings.push(settings);
+        }
+    }
+
+    /// Draws what every version of the world draws, and nothing that was added later.
+    #[must_use]
+    pub fn plain(seed: u64) -> Mix {
         let mut dice = Dice::new(seed, "mix");
         let dice = &mut dice;
         let process_count = if dice.chance(FIVE) { 5 } else { 3 };
@@ -126,6 +159,7 @@ impl Mix {
             workload: workload(dice),
             settings: settings(dice, process_count),
             timing: Timing::default(),
+            churn: None,
         }
     }
 }
@@ -256,6 +290,9 @@ impl fmt::Display for Mix {
         write!(f, "get={get} scan={scan} swap={swap} delete={delete} compact={compact}; faults")?;
         for FaultRate { kind, interval } in &self.faults {
             write!(f, " {}/{interval:?}", kind.name())?;
+        }
+        if let Some(interval) = self.churn {
+            write!(f, "; members change/{interval:?}")?;
         }
         if self.early {
             f.write_str(" from the start")?;
