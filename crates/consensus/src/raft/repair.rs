@@ -200,8 +200,12 @@ impl Raft {
         }
     }
 
-    /// Records which leadership the log is brought in line with, in the write that does so.
+    /// Records which leadership the log is brought in line with, in the write that does so. A lost hard state is written only
+    /// when it is made up for: until then a crash must find it lost.
     pub(super) fn note_log_epoch(&mut self, epoch: Epoch) {
+        if self.damage.is_forgetful() {
+            return;
+        }
         let epoch = if self.damage.mixed { suspicion(self.node()) } else { epoch };
         if self.hard.log_epoch != epoch {
             self.hard.log_epoch = epoch;
