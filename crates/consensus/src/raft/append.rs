@@ -139,7 +139,9 @@ impl Raft {
         self.writes.write(slot.clone());
         self.tail.replace(slot);
         self.damage.refilled(index);
-        let next = self.tail.epoch_at(index.next());
+        // What an unknown slot held is only guessed.
+        let next =
+            self.tail.epoch_at(index.next()).filter(|_| !self.damage.is_unknown(index.next()));
         if next.is_some_and(|next| next < created) && index >= self.committed {
             // Terms never fall along a log, so what was here and what follows are not of the leader's.
             self.truncate(index.next());
