@@ -346,8 +346,7 @@ mod tests {
     fn begun(to: NodeId) -> Outbound {
         let mut outbound = Outbound::new(7);
         outbound.send(seconds(0), to, Epoch::ZERO, true);
-        let applied =
-            Applied { position: name(5).position, digest: Digest(1), ..Applied::default() };
+        let applied = Applied { position: name(5).position, digest: Digest(1) };
         outbound.on_captured(seconds(0), Ok(applied), |_| Some(name(5).configuration));
         outbound
     }
