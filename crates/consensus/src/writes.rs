@@ -79,6 +79,11 @@ impl Writes {
         self.hard = Some(hard);
     }
 
+    /// Whether the next write holds a hard state.
+    pub(crate) fn has_hard(&self) -> bool {
+        self.hard.is_some()
+    }
+
     /// Adds a change that concerns no slot above what is durable.
     pub(crate) fn push(&mut self, op: Op) {
         self.ops.push(op);

@@ -22,6 +22,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// A sixth of a run is asking for memory and giving it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One seed in so many is run twice, and both runs must leave the same trace.
 const REPEATED_EVERY: u64 = 20;
 

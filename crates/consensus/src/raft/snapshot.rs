@@ -165,11 +165,11 @@ impl Raft {
     }
 
     /// A crash between the install of a snapshot and the reset of the log leaves the state machine ahead of the
-    /// log; the reset is made up for.
+    /// log; the reset is made up for. So it is where the log cannot tell what stood at the index that the state machine
+    /// reached: a guess that a leader contradicts would keep this replica from ever following again.
     pub(super) fn finish_interrupted_install(&mut self, applied: Position) {
         let is_unknown = self.damage.is_unknown(applied.index);
-        let is_other = is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch);
-        if is_other && !(is_unknown && applied.index < self.tail.last()) {
+        if is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch) {
             let configuration = self.membership.at(applied.index).clone();
             self.take_place(applied, configuration);
         }
