@@ -41,7 +41,13 @@ impl World {
     /// Whether this machine's log may be harmed. Its very end may be what is lost, and with it the hard state, which takes
     /// all other voters to make up for: while one of them is out for good, none may lose it.
     pub(crate) fn may_harm_log(&mut self, victim: ProcessId) -> bool {
-        self.ids().all(|id| !self.processes[id.0].is_exiled) && self.may_harm(victim)
+        let needs_nobody = |id: ProcessId| {
+            let process = &self.processes[id.0];
+            !process.is_exiled && (!process.is_forgetful || id == victim)
+        };
+        // A newcomer whose log has lost every configuration has nobody to ask: it does not keep in mind who took it in.
+        let is_founder = victim.0 < self.mix.process_count;
+        is_founder && self.ids().all(needs_nobody) && self.may_harm(victim)
     }
 
     /// Whether this machine's folder may be lost for good: nobody else's hard state needs it.
@@ -55,7 +61,9 @@ impl World {
     /// Whether nobody is impaired.
     pub(crate) fn all_are_sound(&mut self) -> bool {
         let ids: Vec<ProcessId> = self.ids().collect();
-        if !self.are_members_settled() || !ids.iter().all(|id| self.knows_members(*id)) {
+        let are_up_to_date = ids.iter().all(|id| self.knows_members(*id));
+        let has_newcomer = ids.iter().any(|id| id.0 >= self.mix.process_count);
+        if !self.are_members_settled() || !are_up_to_date || has_newcomer {
             return false;
         }
         !ids.into_iter().any(|id| self.is_impaired(id))
@@ -65,6 +73,7 @@ impl World {
     pub(crate) fn is_impaired(&mut self, id: ProcessId) -> bool {
         if self.processes[id.0].is_wounded && self.is_log_sound(id) {
             self.processes[id.0].is_wounded = false;
+            self.processes[id.0].is_forgetful = false;
         }
         let process = &self.processes[id.0];
         process.is_exiled || process.is_stateless || process.is_wounded

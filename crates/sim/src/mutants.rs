@@ -103,7 +103,6 @@ impl Mutant {
     pub fn is_quick(self) -> bool {
         let slow = [
             Mutant::Amnesia,
-            Mutant::Makes(Mistake::LossForgotten),
             Mutant::Makes(Mistake::ResetBeforeInstall),
             Mutant::Makes(Mistake::GivenUpUnproved),
             Mutant::Makes(Mistake::TornIsWhole),

@@ -28,6 +28,9 @@ use quorate_types::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// How many starts of a seed whose settings change come with other settings.
+const TUNED_STARTS: PartsPerMillion = 400_000;
+
 /// At one in so many starts the log is compared with what was claimed before.
 const OPEN_SAMPLE: u64 = 3;
 
@@ -87,6 +90,8 @@ pub(crate) struct Process {
     pub(crate) disk_slow_until: Instant,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
+    /// Whether its hard state may be lost: that takes everybody else to make up for.
+    pub(crate) is_forgetful: bool,
     /// Whether its disk was ever damaged, or failed to sync: what lies behind the end of the log may not be what it was, and once the end has
     /// come there, it cannot be told from a batch that was lost.
     pub(crate) is_tainted: bool,
@@ -177,6 +182,7 @@ impl Process {
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
             is_wounded: false,
+            is_forgetful: false,
             is_tainted: false,
             is_stateless: false,
             is_exiled: false,
@@ -235,6 +241,9 @@ impl World {
         });
         if self.dice.process.below(OPEN_SAMPLE) == 0 {
             self.check_opened(id);
+        }
+        if self.mix.is_tuned && self.tuning.chance(TUNED_STARTS) {
+            self.mix.settings[id.0].tune(&mut self.tuning);
         }
         let is_exiled = self.processes[id.0].is_exiled;
         let is_outcast = is_exiled || self.processes[id.0].standing == Standing::Left;
@@ -355,7 +364,7 @@ impl World {
             cluster: if join.is_none() { founders.collect() } else { Vec::new() },
             join,
             protocol: ProtocolName::Raft,
-            timing: self.mix.timing,
+            timing: self.mix.settings[id.0].timing,
             limits: self.mix.settings[id.0].limits,
             log: self.mix.log(id).clone(),
             entropy: self.dice.process.bits(),

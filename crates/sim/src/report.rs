@@ -37,6 +37,8 @@ pub struct Counts {
     pub claim_count: u64,
     /// Runs in which a core got on while others kept what ailed them.
     pub core_count: u64,
+    /// Hard states that disks lost.
+    pub lost_hard_state_count: u64,
     /// Changes of members that came to their end.
     pub change_count: u64,
     /// How often each rare branch was taken.
@@ -146,6 +148,7 @@ impl fmt::Display for Summary {
         self.row(f, "snapshots installed", |run| run.snapshot_count)?;
         self.row(f, "starts without a state", |run| run.stateless_start_count)?;
         self.row(f, "cores that got on alone", |run| run.core_count)?;
+        self.row(f, "hard states lost", |run| run.lost_hard_state_count)?;
         self.row(f, "changes of members", |run| run.change_count)?;
         self.row(f, "frames", |run| run.frames.sent)?;
         self.row(f, "- lost", |run| run.frames.lost)?;

@@ -118,6 +118,12 @@ impl World {
             self.matches.on_send(node.unwrap_or_else(|| self.label(id)), message);
         }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
+            if let Claim::Voted(epoch) = claim
+                && let Some(node) = self.node_of(id)
+            {
+                let result = self.elections.on_vote(node, epoch);
+                self.accuse(result);
+            }
             self.check_claim(id, claim);
         }
         let sent = self.network.send(self.now, id, stream, frame, &mut self.dice.network);

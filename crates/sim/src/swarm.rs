@@ -64,6 +64,24 @@ pub struct Settings {
     pub limits: Limits,
     /// Bounds of its log.
     pub log: LogOptions,
+    /// How long things take.
+    pub timing: Timing,
+}
+
+impl Settings {
+    /// Draws them anew, as far as members of one cluster may differ.
+    pub(crate) fn tune(&mut self, dice: &mut Dice) {
+        let digest_interval = self.limits.digest_interval;
+        self.limits = Limits { digest_interval, ..limits(dice) };
+        self.log = log_options(dice);
+        let (heartbeat, least, most) =
+            pick(dice, &[(100, 500, 1_000), (50, 400, 800), (150, 600, 1_200), (100, 700, 900)]);
+        self.timing = Timing {
+            heartbeat_interval: Duration::from_millis(heartbeat),
+            election_timeout_min: Duration::from_millis(least),
+            election_timeout_max: Duration::from_millis(most),
+        };
+    }
 }
 
 /// Everything that a seed draws before it begins.
@@ -87,8 +105,8 @@ pub struct Mix {
     pub workload: Workload,
     /// Bounds of each process's replica and log: the same for all, or not.
     pub settings: Vec<Settings>,
-    /// How long things take.
-    pub timing: Timing,
+    /// Whether processes start with other settings now and then.
+    pub is_tuned: bool,
     /// Whether members come and go, and the mean time from one change to the next.
     pub churn: Option<Duration>,
 }
@@ -98,6 +116,12 @@ const FIVE: PartsPerMillion = 250_000;
 
 /// How many seeds have members that come and go.
 const CHURN: PartsPerMillion = 350_000;
+
+/// How many seeds have hard states that are lost.
+const LOSS: PartsPerMillion = 250_000;
+
+/// How many seeds have processes that start with other settings now and then.
+const TUNED: PartsPerMillion = 250_000;
 
 /// How many families of faults a seed leaves out.
 const FAMILY_LEFT_OUT: PartsPerMillion = 350_000;
@@ -120,7 +144,25 @@ impl Mix {
     pub fn draw(seed: u64) -> Mix {
         let mut mix = Mix::plain(seed);
         mix.add_churn(&mut Dice::new(seed, "members"));
+        mix.add_loss(&mut Dice::new(seed, "loss"));
+        mix.add_tuning(&mut Dice::new(seed, "tuning"));
         mix
+    }
+
+    /// Hard states are lost, in some seeds whose members stay: who lost its own asks every member that it knows of.
+    fn add_loss(&mut self, dice: &mut Dice) {
+        if self.churn.is_none() && dice.chance(LOSS) {
+            let interval = millis(dice, &[6_000, 12_000, 20_000]);
+            self.faults.push(FaultRate { kind: FaultKind::HardStateLoss, interval });
+        }
+    }
+
+    /// Each process has settings of its own and starts with others now and then, in some seeds.
+    fn add_tuning(&mut self, dice: &mut Dice) {
+        self.is_tuned = dice.chance(TUNED);
+        if self.is_tuned {
+            self.settings.iter_mut().for_each(|settings| settings.tune(dice));
+        }
     }
 
     /// Members come and go, in some seeds.
@@ -158,7 +200,7 @@ impl Mix {
             early: dice.chance(150_000),
             workload: workload(dice),
             settings: settings(dice, process_count),
-            timing: Timing::default(),
+            is_tuned: false,
             churn: None,
         }
     }
@@ -204,7 +246,7 @@ fn faults(dice: &mut Dice) -> Vec<FaultRate> {
     let mut faults = Vec::new();
     let families: Vec<FaultFamily> =
         FaultFamily::ALL.into_iter().filter(|_| !dice.chance(FAMILY_LEFT_OUT)).collect();
-    for kind in FaultKind::ALL {
+    for kind in FaultKind::ALL.iter().filter(|kind| **kind != FaultKind::HardStateLoss) {
         let taken = dice.chance(KIND_TAKEN) && families.contains(&kind.family());
         let interval = millis(dice, &[6_000, 12_000, 20_000, 40_000]);
         if taken {
@@ -219,13 +261,14 @@ fn faults(dice: &mut Dice) -> Vec<FaultRate> {
 }
 
 fn settings(dice: &mut Dice, process_count: usize) -> Vec<Settings> {
-    let first = Settings { limits: limits(dice), log: log_options(dice) };
+    let first =
+        Settings { limits: limits(dice), log: log_options(dice), timing: Timing::default() };
     let mixed = dice.chance(300_000);
     let mut all = vec![first; process_count];
     for settings in all.iter_mut().skip(1).filter(|_| mixed) {
         let digest_interval = settings.limits.digest_interval;
         let limits = Limits { digest_interval, ..limits(dice) };
-        *settings = Settings { limits, log: log_options(dice) };
+        *settings = Settings { limits, log: log_options(dice), timing: Timing::default() };
     }
     all
 }
@@ -290,6 +333,9 @@ impl fmt::Display for Mix {
         write!(f, "get={get} scan={scan} swap={swap} delete={delete} compact={compact}; faults")?;
         for FaultRate { kind, interval } in &self.faults {
             write!(f, " {}/{interval:?}", kind.name())?;
+        }
+        if self.is_tuned {
+            f.write_str("; settings change")?;
         }
         if let Some(interval) = self.churn {
             write!(f, "; members change/{interval:?}")?;

@@ -88,6 +88,8 @@ pub(crate) enum Event {
     Mend(Vec<(ProcessId, ProcessId)>),
     /// A machine's links hold frames back until then.
     Clog(ProcessId, Instant),
+    /// A follower of this leader and the leader crash, and the follower loses its hard state.
+    Forget(ProcessId, ProcessId),
     /// A disk has space again.
     Space(ProcessId),
     /// An operator looks at the members.
@@ -174,6 +176,8 @@ pub struct World {
     pub(crate) configurations: Configurations,
     /// What operators want of it.
     pub(crate) churn: Churn,
+    /// What processes are set to when they start with other settings.
+    pub(crate) tuning: Dice,
     /// How far the run is.
     pub(crate) stage: Stage,
     /// Since when.
@@ -221,6 +225,7 @@ impl World {
             matches: Matches::default(),
             configurations: Configurations::default(),
             churn: Churn::new(seed, mix.churn),
+            tuning: Dice::new(seed, "settings"),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
             probes: vec![None; count],
@@ -272,6 +277,7 @@ impl World {
             Event::Strike(number) => self.strike(number),
             Event::Mend(links) => self.mend(&links),
             Event::Clog(victim, until) => self.begin_clog(victim, until),
+            Event::Forget(victim, leader) => self.forget(victim, leader),
             Event::Space(process) => self.processes[process.0].disk.set_full(false),
             Event::Operate => self.operate(),
             Event::Look => self.look(),

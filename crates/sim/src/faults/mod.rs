@@ -2,6 +2,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod links;
+mod loss;
 
 use crate::disk::Ending;
 use crate::fault_kind::FaultKind;
@@ -134,6 +135,7 @@ impl World {
             {
                 self.lose_engine(victim);
             }
+            FaultKind::HardStateLoss if works => return self.set_up_loss(),
             FaultKind::Wipe if works && runs && self.may_exile(victim) => {
                 self.wipe(victim);
             }
@@ -158,6 +160,7 @@ impl World {
             | FaultKind::MisdirectedWrite
             | FaultKind::HelicalRot
             | FaultKind::EngineLoss
+            | FaultKind::HardStateLoss
             | FaultKind::Wipe
             | FaultKind::RollBack
             | FaultKind::Transfer
