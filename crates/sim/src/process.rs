@@ -2,6 +2,7 @@
 
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
+use crate::checkers::stalls::Stalls;
 use crate::checkers::{Violation, bounded};
 use crate::clock::Clock;
 use crate::core::FOR_EVER;
@@ -76,6 +77,8 @@ pub(crate) struct Process {
     pub(crate) claims: Claims,
     /// What it said of itself.
     pub(crate) order: Order,
+    /// How long it has led without its disk.
+    stalls: Stalls,
     /// How its next write to the log ends.
     pub(crate) sabotage: Option<Ending>,
     /// Until when its disk stands still.
@@ -169,6 +172,7 @@ impl Process {
             running: None,
             claims: Claims::default(),
             order: Order::default(),
+            stalls: Stalls::default(),
             sabotage: None,
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
@@ -221,6 +225,7 @@ impl World {
         }
         process.life = Life(life.0 + 1);
         process.order.on_restart();
+        process.stalls = Stalls::default();
         self.trace.step(self.now, "open", &[id.0 as u64, life.0 + 1], |f| {
             write!(f, "{} for the {}. time", name(id), life.0 + 1)
         });
@@ -429,7 +434,7 @@ impl World {
     pub(crate) fn look_at_status(&mut self, id: ProcessId) {
         let process = &mut self.processes[id.0];
         let Some(running) = &mut process.running else { return };
-        let status = running.status(self.now);
+        let (status, local) = (running.status(self.now), running.local(self.now));
         running.node_id = status.node;
         if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
@@ -445,6 +450,7 @@ impl World {
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            let result = result.and(process.stalls.on_status(group, local));
             let result = result.and(self.matches.on_status(group));
             self.accuse(result);
         }
