@@ -132,6 +132,8 @@ pub(crate) struct Running {
     pub(crate) dialling: BTreeSet<(ProcessId, StreamPurpose)>,
     /// The next stream.
     pub(crate) next_stream: u64,
+    /// The transfer of which it last sent a piece, and the number of that.
+    pub(crate) last_piece: Option<(u64, u64)>,
     /// The next request.
     pub(crate) next_request: u64,
     /// Who waits for which request.
@@ -324,6 +326,7 @@ impl World {
             dialled: BTreeSet::new(),
             dialling: BTreeSet::new(),
             next_stream: 0,
+            last_piece: None,
             next_request: 0,
             requests: BTreeMap::new(),
             wake_count: 0,
@@ -451,6 +454,10 @@ impl World {
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
             let result = result.and(process.stalls.on_status(group, local));
+            for (mark, count) in marks::of_metrics(&group.metrics) {
+                let hits = self.counts.marks.entry(mark).or_default();
+                *hits = (*hits).max(count);
+            }
             let result = result.and(self.matches.on_status(group));
             self.accuse(result);
         }
