@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unfinished_and_called_durable_is_noticed() {
+        let mut writes = Writes::new(Index(2));
+        assert!(writes.is_in_order());
+        writes.write(slot(3, 1));
+        assert!(writes.is_in_order(), "gathered");
+        let (id, _) = writes.form(Instant::ZERO, Index(3)).expect("has ops");
+        assert!(writes.is_in_order(), "under way");
+        let early = Writes { durable: Index(3), ..writes.clone() };
+        assert!(!early.is_in_order(), "the slot at 3 is under way");
+        let gap = Writes { next: id.next().next(), ..writes.clone() };
+        assert!(!gap.is_in_order(), "a write is missing");
+        assert!(writes.complete(id));
+        assert!(writes.is_in_order(), "done");
+    }
+
+    #[test]
     fn the_latest_write_is_the_one_being_gathered() {
         let mut writes = Writes::new(Index::ZERO);
         assert_eq!(writes.latest(), None);

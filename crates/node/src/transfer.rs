@@ -92,6 +92,16 @@ pub(crate) enum BulkMessage {
     },
 }
 
+/// Which piece of which transfer the payload of a bulk frame is, for those who watch what leaves a node; `None` when it is
+/// no piece.
+#[must_use]
+pub fn piece_of(payload: &Bytes) -> Option<(u64, u64)> {
+    match BulkMessage::decode(payload.clone()).ok()? {
+        BulkMessage::Piece { transfer, number, piece: _ } => Some((transfer.0, number)),
+        BulkMessage::Ack { .. } | BulkMessage::Abort { .. } | BulkMessage::Want { .. } => None,
+    }
+}
+
 impl BulkMessage {
     /// The payload of a bulk frame.
     pub(crate) fn encode(&self) -> Bytes {

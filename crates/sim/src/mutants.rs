@@ -107,7 +107,6 @@ impl Mutant {
             Mutant::Makes(Mistake::GivenUpUnproved),
             Mutant::Makes(Mistake::TornIsWhole),
             Mutant::Makes(Mistake::RecycledEarly),
-            Mutant::Makes(Mistake::StallIgnored),
             Mutant::Makes(Mistake::OldTermCommit),
             Mutant::Makes(Mistake::InstallUnrecorded),
             Mutant::Makes(Mistake::TailNotRewritten),

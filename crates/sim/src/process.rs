@@ -2,6 +2,7 @@
 
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
+use crate::checkers::stalls::Stalls;
 use crate::checkers::{Violation, bounded};
 use crate::churn::Standing;
 use crate::clock::Clock;
@@ -80,6 +81,8 @@ pub(crate) struct Process {
     pub(crate) claims: Claims,
     /// What it said of itself.
     pub(crate) order: Order,
+    /// How long it has led without its disk.
+    stalls: Stalls,
     /// How its next write to the log ends.
     pub(crate) sabotage: Option<Ending>,
     /// Until when its disk stands still.
@@ -137,6 +140,8 @@ pub(crate) struct Running {
     pub(crate) dialling: BTreeSet<(ProcessId, StreamPurpose)>,
     /// The next stream.
     pub(crate) next_stream: u64,
+    /// The transfer of which it last sent a piece, and the number of that.
+    pub(crate) last_piece: Option<(u64, u64)>,
     /// The next request.
     pub(crate) next_request: u64,
     /// Who waits for which request.
@@ -177,6 +182,7 @@ impl Process {
             running: None,
             claims: Claims::default(),
             order: Order::default(),
+            stalls: Stalls::default(),
             sabotage: None,
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
@@ -236,6 +242,7 @@ impl World {
         process.life = Life(life.0 + 1);
         process.order.on_restart();
         self.configurations.on_restart(id);
+        process.stalls = Stalls::default();
         self.trace.step(self.now, "open", &[id.0 as u64, life.0 + 1], |f| {
             write!(f, "{} for the {}. time", name(id), life.0 + 1)
         });
@@ -338,6 +345,7 @@ impl World {
             dialled: BTreeSet::new(),
             dialling: BTreeSet::new(),
             next_stream: 0,
+            last_piece: None,
             next_request: 0,
             requests: BTreeMap::new(),
             wake_count: 0,
@@ -456,22 +464,27 @@ impl World {
     pub(crate) fn look_at_status(&mut self, id: ProcessId) {
         let process = &mut self.processes[id.0];
         let Some(running) = &mut process.running else { return };
-        let status = running.status(self.now);
+        let (status, local) = (running.status(self.now), running.local(self.now));
         running.node_id = status.node;
         if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
         let result = self.check_exiles(id, &status);
         self.accuse(result);
+        let callers = self.mix.workload.client_count + self.processes.len() + OPERATOR_COUNT;
         let process = &mut self.processes[id.0];
         if let Some(group) = status.groups.get(&GroupId(0)) {
             let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
             let result = process.order.on_status(group, has_state, process.is_wounded);
-            let callers = self.mix.workload.client_count + self.processes.len() + OPERATOR_COUNT;
             let limits = &self.mix.settings[id.0].limits;
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            let result = result.and(process.stalls.on_status(group, local));
+            for (mark, count) in marks::of_metrics(&group.metrics) {
+                let hits = self.counts.marks.entry(mark).or_default();
+                *hits = (*hits).max(count);
+            }
             let result = result.and(self.matches.on_status(group));
             let are_whole = self.processes.iter().all(|it| !it.is_wounded && !it.is_tainted);
             let result = result.and(self.configurations.on_status(id, group, are_whole));

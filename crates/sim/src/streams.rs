@@ -112,6 +112,9 @@ impl World {
         if let Some(mark) = message.as_ref().and_then(marks::of_message) {
             *self.counts.marks.entry(mark).or_default() += 1;
         }
+        if frame.kind == FrameKind::Bulk {
+            self.watch_transfer(id, &frame);
+        }
         if let Some(message) = &message {
             let running = self.processes[id.0].running.as_ref();
             let node = running.and_then(|running| running.node_id);
@@ -129,6 +132,16 @@ impl World {
         let sent = self.network.send(self.now, id, stream, frame, &mut self.dice.network);
         for (at, packet) in sent {
             self.plan(at, Event::Arrival(packet));
+        }
+    }
+
+    /// Marks a transfer whose pieces are sent again.
+    fn watch_transfer(&mut self, id: ProcessId, frame: &Frame) {
+        let Some(running) = &mut self.processes[id.0].running else { return };
+        let Some((transfer, number)) = quorate_node::piece_of(&frame.payload) else { return };
+        let last = running.last_piece.replace((transfer, number));
+        if last.is_some_and(|(of, last)| of == transfer && number <= last) {
+            *self.counts.marks.entry(marks::SNAPSHOT_GOES_ON).or_default() += 1;
         }
     }
 

@@ -174,6 +174,7 @@ impl Raft {
             self.committed
         );
         assert!(!matches!(self.role, Role::Leader(_)), "a leader truncates its log from {from}");
+        self.metrics.truncated_count += from.previous().distance_to(self.tail.last());
         self.writes.truncate(from);
         self.tail.truncate(from);
         let latest = self.membership.latest_index();

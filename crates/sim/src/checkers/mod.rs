@@ -9,6 +9,7 @@ pub mod election;
 pub mod linearizable;
 pub mod matches;
 pub mod order;
+pub mod stalls;
 pub mod witness;
 
 use std::fmt;
