@@ -19,7 +19,7 @@ use crate::world::{Event, World};
 use quorate_consensus::{Event as ConsensusEvent, Message};
 use quorate_log::{DamageWhat, Log, LogOptions};
 use quorate_node::{
-    Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
+    Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
 };
 use quorate_store::engine::MemoryDisk;
 use quorate_types::{
@@ -466,7 +466,7 @@ impl World {
         let Some(running) = &mut process.running else { return };
         let (status, local) = (running.status(self.now), running.local(self.now));
         running.node_id = status.node;
-        if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
+        if status.phase == Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
         let result = self.check_exiles(id, &status);
@@ -480,7 +480,14 @@ impl World {
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
-            let result = result.and(process.stalls.on_status(group, local));
+            // Who was refused leads nobody, whatever its replica last said of itself.
+            let result = match status.phase {
+                Phase::Running => result.and(process.stalls.on_status(group, local)),
+                Phase::Recovering
+                | Phase::Forming { .. }
+                | Phase::Joining { .. }
+                | Phase::Stopped(_) => result,
+            };
             for (mark, count) in marks::of_metrics(&group.metrics) {
                 let hits = self.counts.marks.entry(mark).or_default();
                 *hits = (*hits).max(count);
