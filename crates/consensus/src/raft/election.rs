@@ -68,6 +68,7 @@ impl Raft {
         let wait = self.random_between(timing.election_timeout_min, timing.election_timeout_max);
         self.election_due = Some(self.now + wait);
         self.election_cause = ElectionCause::Timeout;
+        self.election_hurry = None;
     }
 
     /// The own leader's link was closed: ask soon, in a random order, instead of waiting out the timeout.
@@ -77,10 +78,11 @@ impl Raft {
         let due = self.now + wait;
         self.election_due = Some(self.election_due.map_or(due, |old| old.min(due)));
         self.election_cause = ElectionCause::LinkClosed;
+        self.election_hurry = Some(self.options.timing.election_timeout_min / 2);
     }
 
     pub(super) fn on_election_timeout(&mut self) {
-        let cause = self.election_cause;
+        let (cause, hurry) = (self.election_cause, self.election_hurry);
         self.reset_election_timer();
         self.set_leader(None);
         if !self.is_electable() {
@@ -89,11 +91,12 @@ impl Raft {
             }
             return;
         }
-        if cause == ElectionCause::LinkClosed {
-            // The cluster is known to be without its leader: retry sooner than after silence.
-            let min = self.options.timing.election_timeout_min;
-            let wait = self.random_between(min / 4, min / 2);
+        if let Some(max) = hurry.filter(|max| *max < self.options.timing.election_timeout_max) {
+            // The cluster is known to be without its leader: retry sooner than after silence. Twice as late each time, for
+            // others may not know it yet, and votes may be slow.
+            let wait = self.random_between(max / 2, max);
             self.election_due = Some(self.now + wait);
+            (self.election_cause, self.election_hurry) = (cause, Some(max * 2));
         }
         self.begin_pre_vote(cause);
     }

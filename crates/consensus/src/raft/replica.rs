@@ -99,6 +99,8 @@ pub struct Raft {
     pub(super) election_due: Option<Instant>,
     /// Why a campaign at `election_due` would begin.
     pub(super) election_cause: crate::ElectionCause,
+    /// The longest it then waits for votes before it asks again, while it is known that nobody leads.
+    pub(super) election_hurry: Option<Duration>,
     /// How far this log is known to agree with the log of the present term's leader.
     pub(super) verified: Index,
     /// What is known of the way to each peer.
@@ -164,6 +166,7 @@ impl Raft {
             leader_heard: None,
             election_due: None,
             election_cause: crate::ElectionCause::Timeout,
+            election_hurry: None,
             verified: Index::ZERO,
             contacts: BTreeMap::new(),
             acknowledgement: None,
