@@ -12,6 +12,9 @@ pub struct Timing {
     pub election_timeout_min: Duration,
     /// The longest; each wait is drawn between the two.
     pub election_timeout_max: Duration,
+    /// How long a follower of which nobody waits for an answer may not know that something is committed, where no entries
+    /// follow that say so. Under load this saves two messages and two wake-ups a write.
+    pub commit_delay: Duration,
 }
 
 impl Default for Timing {
@@ -20,6 +23,7 @@ impl Default for Timing {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout_min: Duration::from_millis(500),
             election_timeout_max: Duration::from_millis(1000),
+            commit_delay: Duration::from_millis(2),
         }
     }
 }

@@ -22,6 +22,7 @@ const TIMING: Timing = Timing {
     heartbeat_interval: Duration::from_secs(3_600),
     election_timeout_min: Duration::ZERO,
     election_timeout_max: Duration::from_secs(3_600),
+    commit_delay: Duration::ZERO,
 };
 
 /// The incarnation of a node.

@@ -80,6 +80,7 @@ impl Settings {
             heartbeat_interval: Duration::from_millis(heartbeat),
             election_timeout_min: Duration::from_millis(least),
             election_timeout_max: Duration::from_millis(most),
+            commit_delay: Duration::from_millis(pick(dice, &[0, 2, 20])),
         };
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Peer {
     followed: Instant,
     /// The commit index it was last told.
     told: Index,
+    /// The last index that somebody there waits for: of a proposal it forwarded, of a read it asked for.
+    pub(super) awaited: Index,
     /// The read of older slots under way for it, and the first of them.
     fetch: Option<(FetchId, Index)>,
     /// Set while it is brought up by bulk: when it last made progress.
@@ -71,6 +73,8 @@ pub(super) struct Leader {
     /// When followers, the disk and what was sent are looked at next. Rounds for reads put the next heartbeat off, but not
     /// this: they may come for ever.
     check_due: Instant,
+    /// When followers that wait for nothing are told what is committed, if no entries have told them by then.
+    commit_due: Option<Instant>,
     /// Reads that wait.
     pub(super) barrier: Barrier<Waiter>,
     /// Proposals that are not committed.
@@ -96,7 +100,8 @@ const BULK_PATIENCE: u32 = 3;
 
 impl Leader {
     pub(super) fn next_deadline(&self) -> Instant {
-        self.heartbeat_due.min(self.check_due)
+        let due = self.heartbeat_due.min(self.check_due);
+        self.commit_due.map_or(due, |commit| commit.min(due))
     }
 
     pub(super) fn on_link(&mut self, peer: NodeId, up: bool) {
@@ -152,6 +157,7 @@ impl Raft {
             rounds: VecDeque::new(),
             heartbeat_due: self.now,
             check_due: self.now,
+            commit_due: None,
             barrier: Barrier::new(),
             batches: VecDeque::new(),
             uncommitted_size: 0,
@@ -172,6 +178,7 @@ impl Raft {
             answered: 0,
             followed: self.now,
             told: Index::ZERO,
+            awaited: Index::ZERO,
             fetch: None,
             catch_up: None,
             digest: None,
@@ -441,33 +448,64 @@ impl Raft {
             self.maybe_end_read_round();
         }
         let Role::Leader(leader) = &self.role else { return };
+        let is_due = leader.commit_due.is_some_and(|due| due <= self.now);
         for id in leader.peers.keys().copied().collect::<Vec<_>>() {
-            self.replicate_to(id);
+            self.replicate_to(id, is_due);
         }
+        self.schedule_commit(is_due);
         self.maybe_hand_over();
+    }
+
+    /// Somebody at `peer` waits until everything up to `index` is applied there.
+    pub(super) fn awaits(&mut self, peer: NodeId, index: Index) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(peer) = leader.peers.get_mut(&peer)
+        {
+            peer.awaited = peer.awaited.max(index);
+        }
+    }
+
+    /// Sets when followers are told of what they were not told in this wake-up.
+    fn schedule_commit(&mut self, is_due: bool) {
+        let delay = self.options.timing.commit_delay;
+        if delay.is_zero() {
+            // Every wake-up tells whom it can.
+            return;
+        }
+        let (committed, next) = (self.committed, self.now + delay);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let is_untold = |peer: &Peer| {
+            peer.progress.state == ProgressState::Replicate
+                && committed.min(peer.progress.matched) > peer.told
+        };
+        leader.commit_due = match leader.commit_due {
+            _ if !leader.peers.values().any(is_untold) => None,
+            Some(due) if !is_due => Some(due),
+            Some(_) | None => Some(next),
+        };
     }
 
     fn send_heartbeats(&mut self) {
         let epoch = self.own_epoch();
-        let Role::Leader(leader) = &self.role else { return };
-        for (id, peer) in &leader.peers {
+        let Role::Leader(leader) = &mut self.role else { return };
+        for (id, peer) in &mut leader.peers {
             // What goes by bulk is overtaken by this, and would be taken for lost.
             let sent = match peer.catch_up {
                 Some(_) => peer.progress.matched,
                 None => peer.progress.next.previous(),
             };
-            let message = Message::Heartbeat {
-                epoch,
-                round: leader.round,
-                committed: self.committed.min(peer.progress.matched),
-                sent,
-            };
+            let committed = self.committed.min(peer.progress.matched);
+            peer.told = peer.told.max(committed);
+            let message = Message::Heartbeat { epoch, round: leader.round, committed, sent };
             self.replies.push((*id, message, None));
         }
     }
 
-    fn replicate_to(&mut self, to: NodeId) {
+    /// Sends a peer the entries that it lacks and has room for; what is committed also alone if `tell_commit` or if
+    /// somebody there waits for it.
+    fn replicate_to(&mut self, to: NodeId, tell_commit: bool) {
         let limits = self.options.limits;
+        let tell_commit = tell_commit || self.options.timing.commit_delay.is_zero();
         let epoch = self.own_epoch();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&to) else { return };
@@ -519,7 +557,7 @@ impl Raft {
             };
             if entries.is_empty() && probing.is_none() {
                 let committed = self.committed.min(peer.progress.matched);
-                if committed > peer.told {
+                if committed > peer.told && (tell_commit || peer.awaited > peer.told) {
                     peer.told = committed;
                     self.replies.push((to, Message::Commit { epoch, committed }, None));
                 }

@@ -153,7 +153,11 @@ impl Raft {
             return;
         }
         let refusals = match self.role {
-            Role::Leader(_) => self.take_in(proposals),
+            Role::Leader(_) => {
+                let refusals = self.take_in(proposals);
+                self.awaits(from, self.tail.last());
+                refusals
+            }
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let refuse = |proposal: Proposal| (proposal.origin, RefuseReason::NotLeader);
                 proposals.into_iter().map(refuse).collect()

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use goldenscript::{Command, Context, Runner};
 use quorate_consensus::{
     Control, Effect, Input, Limits, Message, Proposal, Protocol, ReadId, SnapshotEffect,
-    SnapshotInput, SnapshotOutcome,
+    SnapshotInput, SnapshotOutcome, Timing,
 };
 use quorate_types::{
-    Configuration, EntryKind, Epoch, Index, Instant, Member, NodeId, Origin, SlotFault,
-    TransactionId, WriteId,
+    Configuration, EntryKind, Epoch, Incarnation, Index, Instant, Member, NodeId, Origin,
+    SlotFault, TransactionId, WriteId,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -62,10 +62,11 @@ impl Script {
         self.replicas.get_mut(&node).expect("scripts name existing nodes")
     }
 
-    fn form(&mut self, count: u64, limits: Limits) {
+    fn form(&mut self, count: u64, limits: Limits, timing: Timing) {
         let voters: Vec<NodeId> = (1..=count).map(NodeId).collect();
         for node in &voters {
-            self.replicas.insert(*node, Replica::new(*node, &voters, limits));
+            let replica = Replica { timing, ..Replica::new(*node, &voters, limits) };
+            self.replicas.insert(*node, replica);
         }
         for node in voters {
             self.start(node);
@@ -249,12 +250,21 @@ impl Script {
         self.replica(node).raft.as_ref().expect("runs").status(now).configuration
     }
 
-    fn target(&mut self, node: NodeId, voters: &[NodeId], learner: Option<NodeId>) {
+    fn target(
+        &mut self,
+        node: NodeId,
+        voters: &[NodeId],
+        learner: Option<NodeId>,
+        unbound: Option<NodeId>,
+    ) {
         let base = self.configuration(node);
         let removed_max = base.removed_max;
         let mut members: BTreeMap<NodeId, Member> =
             voters.iter().map(|id| (*id, member(*id))).collect();
         members.extend(learner.map(|id| (id, Member { voter: false, ..member(id) })));
+        if let Some(member) = unbound.and_then(|id| members.get_mut(&id)) {
+            member.incarnation = Incarnation::UNBOUND;
+        }
         let target = Configuration { members, removed_max };
         self.tell(node, Input::Control(Control::TargetMembership { base, target }));
     }
@@ -315,6 +325,7 @@ impl Runner for Script {
         let to = node_in(optional("to"))?;
         let kind = optional("kind");
         let learner = node_in(optional("learner"))?;
+        let unbound = node_in(optional("unbound"))?;
         let keep = optional("keep");
         let claimed = optional("term");
         let order = optional("order");
@@ -329,6 +340,9 @@ impl Runner for Script {
             window_size_max: usize::try_from(number(optional("window"), 1_000_000)?)?,
             ..Limits::default()
         };
+        // Who is not told to wait tells at once what is committed: that is easier to follow.
+        let commit_delay = Duration::from_millis(number(optional("commit-delay"), 0)?);
+        let timing = Timing { commit_delay, ..Timing::default() };
         let count = number(optional("count"), u64::MAX)?;
         let mut rest: Vec<String> = Vec::new();
         while let Some(text) = args.next_pos() {
@@ -348,7 +362,7 @@ impl Runner for Script {
         };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         match command.name.as_str() {
-            "form" => self.form(rest[0].parse()?, limits),
+            "form" => self.form(rest[0].parse()?, limits, timing),
             "campaign" => self.tell(node(0)?, Input::Control(Control::Campaign)),
             "transfer" => {
                 self.tell(node(0)?, Input::Control(Control::Transfer(node(1)?)));
@@ -424,11 +438,12 @@ impl Runner for Script {
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
-            // `target n1 n2 n3 learner=n4` asks n1 for the voters n2 and n3 and the learner n4.
+            // `target n1 n2 n3 learner=n4 unbound=n3` asks n1 for the voters n2 and n3 and the learner n4; the data folder of
+            // n3 is not known yet.
             "target" => {
                 let voters =
                     rest[1..].iter().map(|text| node_of(text)).collect::<Result<Vec<_>, _>>()?;
-                self.target(node(0)?, &voters, learner);
+                self.target(node(0)?, &voters, learner, unbound);
             }
             "join" => {
                 let (node, from) = (node(0)?, node(1)?);

@@ -9,7 +9,7 @@ use crate::replica::{Replica, encoded, incarnation};
 use bytes::Bytes;
 use quorate_consensus::{
     DropReason, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol, ReadId,
-    RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason,
+    RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason, Timing,
 };
 use quorate_types::{
     Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, TransactionId,
@@ -150,7 +150,11 @@ impl World {
             purge_count_min: random.pick(&[1, 10]),
             digest_interval: 4,
         };
-        let replicas = voters.iter().map(|node| (*node, Replica::new(*node, &voters, limits)));
+        // In half of the worlds followers hear of commits at once.
+        let commit_delay = Duration::from_millis(2 * (seed % 2));
+        let timing = Timing { commit_delay, ..Timing::default() };
+        let replica = |node: &NodeId| Replica { timing, ..Replica::new(*node, &voters, limits) };
+        let replicas = voters.iter().map(|node| (*node, replica(node)));
         let fragile = (count >= 3 && random.chance(300)).then(|| random.pick(&voters));
         let rotting = fragile.is_none() && count >= 2 && random.chance(500);
         let changing = fragile.is_none() && !rotting && random.chance(700);
