@@ -91,10 +91,13 @@ impl Membership {
     }
 
     /// Whether a vote of `node`, under `incarnation`, may be given: who asks for it decides whether it counts, by a
-    /// configuration that may not have come here yet.
+    /// configuration that may not have come here yet. What has come may say that it is no member, or a learner whose folder is
+    /// not known: by now it may be a voter without whom there is no quorum.
     pub(super) fn may_vote(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let member = self.latest().members.get(&node);
-        member.is_none_or(|member| member.incarnation == incarnation)
+        member.is_none_or(|member| {
+            member.incarnation == incarnation || member.incarnation == Incarnation::UNBOUND
+        })
     }
 
     /// A configuration entry was appended, or written again, at `index`.
