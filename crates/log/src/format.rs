@@ -26,6 +26,12 @@ const NUMBER_MAX: u64 = u64::MAX / 2;
 /// Where the header's own checksum lies.
 const HEADER_CRC_AT: usize = HEADER_SIZE - 4;
 
+/// Where in a header the kind of its block is.
+const KIND_AT: usize = 16;
+
+/// Where in a header the number of its segment is; the offset of its batch follows.
+const SEGMENT_AT: usize = 24;
+
 /// The folder of the log's files.
 pub(crate) const FOLDER: &str = "log";
 
@@ -218,6 +224,24 @@ impl Header {
         bytes.is_some_and(|bytes| {
             bytes.starts_with(&MAGIC) && Header::decode_fields(&file.slice_ref(bytes)).is_ok()
         })
+    }
+
+    /// Whether a proof was being written at `at` of the file of `segment`, and its header was torn inside: it names its kind
+    /// and place, and not even as a batch whose kind is damaged is it whole.
+    pub(crate) fn is_torn_proof_at(file: &Bytes, segment: SegmentNumber, at: u64) -> bool {
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let Some(bytes) = file.get(start..start.saturating_add(HEADER_SIZE)) else { return false };
+        let mut as_batch = bytes.to_vec();
+        as_batch[KIND_AT] = BlockKind::Head as u8;
+        let crc = |bytes: &[u8], at: usize| crc32c::crc32c(&bytes[..at]).to_le_bytes();
+        let names = |at: usize, value: u64| bytes[at..at + 8] == value.to_le_bytes();
+        bytes.starts_with(&MAGIC)
+            && bytes[12..16] == crc(bytes, 12)
+            && bytes[KIND_AT] == BlockKind::Proof as u8
+            && names(SEGMENT_AT, segment.0)
+            && names(SEGMENT_AT + 8, at)
+            && bytes[HEADER_CRC_AT..] != crc(bytes, HEADER_CRC_AT)
+            && bytes[HEADER_CRC_AT..] != crc(&as_batch, HEADER_CRC_AT)
     }
 
     pub(crate) fn decode_fields(bytes: &Bytes) -> Result<Header, NoBlock> {

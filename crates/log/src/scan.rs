@@ -193,16 +193,19 @@ impl Scanner<'_> {
 
     /// Whether a batch may have begun at `end`, where the last readable one ends, or behind the proof of that one, and is
     /// unreadable with both copies of its directory. A torn batch leaves its first sector unwritten, or readable, or nothing
-    /// behind it; a page that the device cannot read is never torn.
+    /// behind it; a page that the device cannot read is never torn. A proof may be torn while a batch is on its way behind it.
     fn lost_end(&self, end: u64) -> Option<u64> {
         let proof = end.next_multiple_of(PAGE_SIZE);
-        let has_proof = self.segment.proofs.iter().any(|(header, _)| header.offset == proof);
-        let behind = if has_proof { proof + BLOCK_SIZE } else { end };
+        let is_torn = Header::is_torn_proof_at(self.file, self.number, proof);
+        let is_proof =
+            is_torn || self.segment.proofs.iter().any(|(header, _)| header.offset == proof);
+        let behind = if is_proof { proof + BLOCK_SIZE } else { end };
         let is_page = |offset: u64| {
             offset + PAGE_SIZE <= remains_offset(self.file.len() as u64)
                 && self.slice(offset, PAGE_SIZE).iter().all(|byte| *byte == UNREADABLE_FILL)
         };
-        let lost = [end, behind].into_iter().find(|offset| self.is_garbage(*offset));
+        let may_begin = |offset: &u64| !(is_proof && *offset == proof) && self.is_garbage(*offset);
+        let lost = [end, behind].into_iter().find(may_begin);
         lost.or_else(|| is_page(proof).then_some(proof))
     }
 
