@@ -183,8 +183,11 @@ impl World {
             write!(f, "{agreed} is committed")
         });
         let has_left = |world: &World, id: ProcessId| {
-            let node = world.node_of(id);
-            let is_gone = node.is_some_and(|node| world.configurations.is_dropped(node));
+            // One whose folder was lost has forgotten which node it was, and does not come back as another.
+            let is_gone = match world.node_of(id) {
+                Some(node) => world.configurations.is_dropped(node),
+                None => world.is_present(id) && world.processes[id.0].is_exiled,
+            };
             is_gone && agreed.members.values().all(|member| member.name != name(id))
         };
         let left: Vec<ProcessId> = self.ids().filter(|id| has_left(self, *id)).collect();

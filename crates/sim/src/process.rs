@@ -641,6 +641,10 @@ impl World {
         if !right {
             self.fail("stop", format!("{} stops: {reason:?}", name(id)));
         }
+        if matches!(reason, StopReason::Refused(_)) && !self.processes[id.0].is_exiled {
+            // A peer knows that it was removed before anybody has applied that.
+            self.processes[id.0].standing = Standing::Left;
+        }
         let is_asked = reason == StopReason::Asked;
         self.kill(id);
         if is_asked && self.processes[id.0].standing == Standing::Left {

@@ -129,15 +129,28 @@ fn split(history: &History) -> BTreeMap<Key, Vec<Step>> {
     registers
 }
 
+/// The values that somebody saw, or had to find for what somebody saw.
 fn values_seen(history: &History) -> BTreeSet<Value> {
     let mut seen = BTreeSet::new();
+    // What a swap of unknown outcome needs, by what it leaves.
+    let mut needed: BTreeMap<Value, Value> = BTreeMap::new();
     for operation in &history.operations {
         let found = operation.outcome.found(operation.call);
         seen.extend(found.into_iter().map(|(_, found)| found.value));
-        if let (Outcome::Written(_) | Outcome::Unknown, Call::Swap { expected, .. }) =
-            (&operation.outcome, operation.call)
-        {
+        let Call::Swap { expected, value, also, .. } = operation.call else { continue };
+        if matches!(operation.outcome, Outcome::Written(_)) {
             seen.extend(expected);
+        } else if let (Outcome::Unknown, Some(expected)) = (&operation.outcome, expected) {
+            let left = [value].into_iter().chain(also.map(|(_, value)| value));
+            needed.extend(left.map(|value| (value, expected)));
+        }
+    }
+    let mut open: Vec<Value> = seen.iter().copied().collect();
+    while let Some(value) = open.pop() {
+        if let Some(expected) = needed.get(&value)
+            && seen.insert(*expected)
+        {
+            open.push(*expected);
         }
     }
     seen
@@ -270,14 +283,61 @@ impl Effects {
     fn flip(&mut self, step: usize) {
         self.0[step / 64] ^= 1 << (step % 64);
     }
+
+    fn has(&self, step: usize) -> bool {
+        self.0[step / 64] & (1 << (step % 64)) != 0
+    }
+}
+
+/// For each delete of unknown outcome the one called before it.
+///
+/// They are all alike and may take effect at any time after their calls, so where one is taken the earliest would do, and no
+/// order needs them in another.
+fn earlier_deletes(steps: &[Step]) -> Vec<Option<usize>> {
+    let is_loose = |step: &Step| step.returned.is_none() && step.action == Action::Write(None);
+    let mut deletes: Vec<usize> = (0..steps.len()).filter(|at| is_loose(&steps[*at])).collect();
+    deletes.sort_by_key(|at| steps[*at].called);
+    let mut earlier = vec![None; steps.len()];
+    for pair in deletes.windows(2) {
+        earlier[pair[1]] = Some(pair[0]);
+    }
+    earlier
+}
+
+/// What the search has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Reached {
+    /// Which steps have taken effect.
+    effects: Effects,
+    /// What the register holds.
+    held: Option<Value>,
+    /// Whether the last effect is of unknown outcome. Then a plain write does not come next: nobody would have seen the
+    /// effect, and without it the order is as good.
+    is_guess: bool,
+}
+
+impl Reached {
+    /// Where one more step leads, if it is possible and worth a look; `earlier` is to be taken before it.
+    fn after(&self, step: usize, steps: &[Step], earlier: Option<usize>) -> Option<Reached> {
+        let Step { action, returned, .. } = steps[step];
+        let is_unseen = self.is_guess && matches!(action, Action::Write(_));
+        if is_unseen || earlier.is_some_and(|earlier| !self.effects.has(earlier)) {
+            return None;
+        }
+        let held = action.apply(self.held)?;
+        let mut effects = self.effects.clone();
+        effects.flip(step);
+        Some(Reached { effects, held, is_guess: returned.is_none() })
+    }
 }
 
 fn check_register(key: Key, steps: Vec<Step>) -> Result<(), Violation> {
     let mut events = Events::new(&steps);
-    let mut effects = Effects(vec![0; steps.len().div_ceil(64)]);
-    let mut seen: BTreeSet<(Effects, Option<Value>)> = BTreeSet::new();
-    let mut taken: Vec<(usize, Option<Value>)> = Vec::new();
-    let mut held: Option<Value> = None;
+    let earlier = earlier_deletes(&steps);
+    let effects = Effects(vec![0; steps.len().div_ceil(64)]);
+    let mut reached = Reached { effects, ..Reached::default() };
+    let mut seen: BTreeSet<Reached> = BTreeSet::new();
+    let mut taken: Vec<(usize, Option<Value>, bool)> = Vec::new();
     let mut waiting = steps.iter().filter(|step| step.returned.is_some()).count();
     let mut place = events.nodes[0].next;
     let mut deepest = 0;
@@ -287,31 +347,29 @@ fn check_register(key: Key, steps: Vec<Step>) -> Result<(), Violation> {
         }
         let node = events.nodes[place];
         if place != 0 && !node.is_return {
-            if let Some(after) = steps[node.step].action.apply(held) {
-                effects.flip(node.step);
-                if seen.insert((effects.clone(), after)) {
-                    taken.push((node.step, held));
-                    held = after;
-                    waiting -= usize::from(steps[node.step].returned.is_some());
-                    events.lift(node.step);
-                    deepest = deepest.max(taken.len());
-                    place = events.nodes[0].next;
-                    continue;
-                }
-                effects.flip(node.step);
+            if let Some(next) = reached.after(node.step, &steps, earlier[node.step])
+                && seen.insert(next.clone())
+            {
+                taken.push((node.step, reached.held, reached.is_guess));
+                reached = next;
+                waiting -= usize::from(steps[node.step].returned.is_some());
+                events.lift(node.step);
+                deepest = deepest.max(taken.len());
+                place = events.nodes[0].next;
+                continue;
             }
             place = node.next;
             continue;
         }
         // A return whose call has not taken effect, or the end: the last effect was a wrong choice.
-        let Some((step, before)) = taken.pop() else {
+        let Some((step, held, is_guess)) = taken.pop() else {
             let count = steps.len();
             return Err(violation(format!(
                 "{key} has no legal order: of {count} calls at most {deepest} fit together"
             )));
         };
-        held = before;
-        effects.flip(step);
+        (reached.held, reached.is_guess) = (held, is_guess);
+        reached.effects.flip(step);
         waiting += usize::from(steps[step].returned.is_some());
         events.put_back(step);
         place = events.nodes[events.places[step].0].next;
