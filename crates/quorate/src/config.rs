@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// The longest time that a thread looks for work, in microseconds: more than that is no moment any more.
+pub(crate) const SPIN_MAX: i64 = 10_000;
+
 /// What `quorate start` is told. All optional here: what is missing may stand in the file or have a default.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -40,6 +43,9 @@ pub(crate) struct StartSettings {
     /// Allow plaintext on addresses that other machines can reach
     #[arg(long, env = "QUORATE_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) insecure: Option<bool>,
+    /// How long a thread that has run out of work looks for more before it sleeps; 0 spends the least processor time [default: 200]
+    #[arg(long, env = "QUORATE_SPIN", value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(0..=SPIN_MAX))]
+    pub(crate) spin: Option<u32>,
     /// How logs on stderr look [default: text]
     #[arg(long, env = "QUORATE_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<logging::Format>,
@@ -124,6 +130,7 @@ impl Settings for StartSettings {
         StartSettings {
             listen_etcd: Some("127.0.0.1:2379".into()),
             insecure: Some(false),
+            spin: Some(200),
             log_format: Some(logging::Format::Text),
             log_level: Some("info".into()),
             ..StartSettings::default()

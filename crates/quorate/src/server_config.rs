@@ -1,12 +1,13 @@
 //! What a node runs with, checked: settings become addresses, names and folders, or a sentence that says what to
 //! change.
 
-use crate::config::StartSettings;
+use crate::config::{SPIN_MAX, StartSettings};
 use crate::exit::Failure;
 use quorate_node::Join;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The longest name of a node: it stands in every log line and table.
 const NAME_SIZE_MAX: usize = 64;
@@ -30,6 +31,8 @@ pub(crate) struct ServerConfig {
     pub(crate) advertise_etcd: Vec<String>,
     /// Whether plaintext may leave this machine.
     pub(crate) insecure: bool,
+    /// How long a thread that has run out of work looks for more before it sleeps.
+    pub(crate) spin: Duration,
 }
 
 impl ServerConfig {
@@ -63,6 +66,7 @@ impl ServerConfig {
             listen_peer,
             advertise_etcd,
             insecure: settings.insecure.unwrap_or(false),
+            spin: spin(settings.spin)?,
         })
     }
 
@@ -81,6 +85,15 @@ impl ServerConfig {
     pub(crate) fn peer_addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
         resolve("listen-peer", &self.listen_peer, self.insecure)
     }
+}
+
+/// The file may say what no flag may.
+fn spin(given: Option<u32>) -> Result<Duration, Failure> {
+    let micros = needed("spin", given)?;
+    if i64::from(micros) > SPIN_MAX {
+        return Err(Failure::Usage(format!("--spin {micros}: at most {SPIN_MAX} microseconds")));
+    }
+    Ok(Duration::from_micros(micros.into()))
 }
 
 /// How a node finds its peers and is found by them.
@@ -235,6 +248,7 @@ mod tests {
             data_dir: Some("data".into()),
             cluster: Some(cluster.into()),
             listen_etcd: Some("127.0.0.1:2101".into()),
+            spin: Some(200),
             ..StartSettings::default()
         }
     }
@@ -244,6 +258,15 @@ mod tests {
             Err(Failure::Usage(text)) => text,
             other => panic!("taken: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_thread_looks_for_work_as_long_as_it_is_told_within_reason() {
+        let with = |spin| StartSettings { spin: Some(spin), ..settings("n1=127.0.0.1:7101") };
+        let spin = |micros| ServerConfig::new(&with(micros)).map(|config| config.spin).ok();
+        assert_eq!(spin(0), Some(Duration::ZERO));
+        assert_eq!(spin(10_000), Some(Duration::from_millis(10)));
+        assert!(refusal(&with(10_001)).contains("at most 10000 microseconds"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::files::Files;
 use crate::queue::Queue;
+use crate::spin::Spin;
 use quorate_types::{DiskDone, DiskOp, DiskRequest};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,19 +25,25 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Starts the threads; `name` distinguishes them in lists of threads.
-    pub(crate) fn start(name: &str, files: Files, done: &DoneSink) -> std::io::Result<Disk> {
+    /// Starts the threads; `name` distinguishes them in lists of threads. The one that writes waits for more as `spin` says.
+    pub(crate) fn start(
+        name: &str,
+        files: Files,
+        done: &DoneSink,
+        spin: &Spin,
+    ) -> std::io::Result<Disk> {
         let files = Arc::new(files);
         let mut disk = Disk {
             writes: Arc::new(Queue::new()),
             others: Arc::new(Queue::new()),
             threads: Vec::new(),
         };
-        for (what, queue) in [("log", &disk.writes), ("disk", &disk.others)] {
+        let threads = [("log", &disk.writes, spin.clone()), ("disk", &disk.others, Spin::never())];
+        for (what, queue, mut spin) in threads {
             let (queue, files, done) = (Arc::clone(queue), Arc::clone(&files), Arc::clone(done));
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{what}"))
-                .spawn(move || run(&queue, &files, &done))?;
+                .spawn(move || run(&queue, &files, &done, &mut spin))?;
             disk.threads.push(thread);
         }
         Ok(disk)
@@ -65,10 +72,10 @@ impl Disk {
     }
 }
 
-fn run(queue: &Queue<DiskRequest>, files: &Files, done: &DoneSink) {
+fn run(queue: &Queue<DiskRequest>, files: &Files, done: &DoneSink, spin: &mut Spin) {
     let mut requests = Vec::new();
     let mut gather = Vec::new();
-    while queue.drain(&mut requests) {
+    while queue.drain(&mut requests, spin) {
         for request in requests.drain(..) {
             let result = files.execute(&request.op, &mut gather);
             done(DiskDone { id: request.id, result });
@@ -100,7 +107,7 @@ mod tests {
                 sink.push(one);
             });
             let files = Files::new(folder.path(), Arc::new(Counters::default()));
-            let disk = Disk::start("test", files, &sink).expect("threads");
+            let disk = Disk::start("test", files, &sink, &Spin::never()).expect("threads");
             Bench { folder, disk, done }
         }
 
@@ -111,7 +118,7 @@ mod tests {
         fn run(&self, op: DiskOp) -> Result<DiskOutput, DiskError> {
             self.disk.submit(DiskRequest { id: DiskId(7), op });
             let mut done = Vec::new();
-            assert!(self.done.drain(&mut done));
+            assert!(self.done.drain(&mut done, &mut Spin::never()));
             let one = done.pop().expect("one request, one completion");
             assert!(done.is_empty(), "one request, one completion");
             assert_eq!(one.id, DiskId(7));

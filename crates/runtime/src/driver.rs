@@ -22,6 +22,7 @@ use crate::net::Net;
 use crate::outside::warn_outside;
 use crate::published::Published;
 use crate::queue::{Drained, Then};
+use crate::spin::Spin;
 use crate::streams::Streams;
 use crate::waiters::Waiters;
 use quorate_consensus::Event;
@@ -47,6 +48,7 @@ pub(crate) struct Driver<R> {
     pub(crate) machines: BTreeMap<GroupId, MachineThreads>,
     pub(crate) net: Net,
     pub(crate) streams: Streams,
+    pub(crate) spin: Spin,
     pub(crate) waiters: Arc<Waiters<R>>,
     pub(crate) replier: Replier,
     pub(crate) published: Arc<Published>,
@@ -119,6 +121,8 @@ impl<R: Send + 'static> Driver<R> {
 
     /// Waits for something to do, until the next deadline, and takes what waits in the queue.
     fn wait(&mut self, inbound: &mut Vec<Inbound>, round: &Round) -> std::io::Result<Drained> {
+        let (queue, streams) = (&self.queue, &mut self.streams);
+        self.spin.until(|| queue.has_news() || streams.is_ready() || streams.look());
         let sleep = if self.node.awaits_apply() { Then::Sleep } else { Then::SleepDeeply };
         let first = self.queue.take(inbound, sleep);
         if first != Drained::Nothing || self.streams.is_ready() {

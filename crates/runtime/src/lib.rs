@@ -40,6 +40,7 @@ mod net;
 mod outside;
 mod published;
 mod queue;
+mod spin;
 mod start;
 mod stream;
 mod streams;

@@ -6,6 +6,7 @@
 use crate::inbound::{Inbound, Inbox, Replier};
 use crate::metrics::Counters;
 use crate::queue::{Drained, Queue, Then};
+use crate::spin::Spin;
 use crate::waiters::Waiters;
 use quorate_node::{CommittedFor, MachineDone, MachineRequest, NodeInput, RequestId};
 use quorate_types::{
@@ -43,11 +44,13 @@ pub(crate) struct MachineThreads {
 }
 
 impl MachineThreads {
-    /// Starts the threads; `name` distinguishes them in lists of threads.
+    /// Starts the threads; `name` distinguishes them in lists of threads. The one that applies waits for more as `spin`
+    /// says.
     pub(crate) fn start<M: StateMachine + 'static>(
         name: &str,
         machine: M,
         reports: Reports<M::Reply>,
+        spin: Spin,
     ) -> std::io::Result<MachineThreads> {
         let requests = Arc::new(Queue::new());
         let syncs = Arc::new(Queue::new());
@@ -59,7 +62,8 @@ impl MachineThreads {
         let waiting = Arc::clone(&requests);
         let apply = std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || {
             let panicked = PanicReport(Arc::clone(&reports));
-            let worker = Worker { machine, reports, syncs: Arc::clone(&syncs), captured: None };
+            let worker =
+                Worker { machine, reports, syncs: Arc::clone(&syncs), captured: None, spin };
             worker.run(&waiting);
             syncs.close();
             // A sync in progress ends by itself; the machine must not be gone before it.
@@ -91,7 +95,7 @@ impl<R> Drop for PanicReport<R> {
 
 fn run_syncs<R>(syncs: &Queue<(Syncer, Applied)>, reports: &Reports<R>) {
     let mut waiting = Vec::new();
-    while syncs.drain(&mut waiting) {
+    while syncs.drain(&mut waiting, &mut Spin::never()) {
         // One sync covers everything applied before it, so the latest request stands for all that wait.
         if let Some((syncer, applied)) = waiting.drain(..).next_back() {
             let begin = Instant::now();
@@ -111,6 +115,8 @@ struct Worker<M: StateMachine> {
     syncs: Arc<Queue<(Syncer, Applied)>>,
     /// The view that is being streamed.
     captured: Option<Box<dyn SnapshotSource>>,
+    /// How it waits for more.
+    spin: Spin,
 }
 
 impl<M: StateMachine> Worker<M> {
@@ -132,7 +138,7 @@ impl<M: StateMachine> Worker<M> {
                         }
                     },
                 };
-            } else if requests.drain(&mut waiting) {
+            } else if requests.drain(&mut waiting, &mut self.spin) {
                 tends = true;
             } else {
                 return;

@@ -7,6 +7,7 @@
 //! Most consumers wait for nothing but their queue. The node's thread also waits for its streams: it looks into
 //! its queue with [`Queue::take`] and sleeps elsewhere, where a [`mio::Waker`] finds it.
 
+use crate::spin::Spin;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How a look into a queue ended.
@@ -156,6 +157,12 @@ impl<T, W: Wake> Queue<T, W> {
         self.wake_after(state);
     }
 
+    /// Whether something waits, or never will again.
+    pub(crate) fn has_news(&self) -> bool {
+        let state = self.lock();
+        !state.items.is_empty() || state.closed
+    }
+
     /// How many items wait.
     pub(crate) fn len(&self) -> usize {
         self.lock().items.len()
@@ -180,10 +187,11 @@ impl<T> Queue<T> {
         Queue::with(Condvar::new())
     }
 
-    /// Takes all that waits into `into`, which must be empty; waits for something, and is false when the queue is
-    /// closed and empty.
-    pub(crate) fn drain(&self, into: &mut Vec<T>) -> bool {
+    /// Takes all that waits into `into`, which must be empty; waits for something, at first awake, and is false when the
+    /// queue is closed and empty.
+    pub(crate) fn drain(&self, into: &mut Vec<T>, spin: &mut Spin) -> bool {
         assert!(into.is_empty(), "what was drained before is dealt with first");
+        spin.until(|| self.has_news());
         let mut state = self.lock();
         loop {
             match state.take(into) {
@@ -209,7 +217,7 @@ mod tests {
         let producer = Arc::clone(&queue);
         let thread = std::thread::spawn(move || producer.push_all(&mut vec![1, 2, 3]));
         let mut items = Vec::new();
-        assert!(queue.drain(&mut items));
+        assert!(queue.drain(&mut items, &mut Spin::never()));
         assert_eq!(items, [1, 2, 3]);
         assert!(thread.join().expect("no panic"));
     }
@@ -261,8 +269,8 @@ mod tests {
         queue.push(1);
         queue.close();
         assert!(!queue.push(2));
-        assert!(queue.drain(&mut items));
+        assert!(queue.drain(&mut items, &mut Spin::never()));
         assert_eq!(std::mem::take(&mut items), [1]);
-        assert!(!queue.drain(&mut items));
+        assert!(!queue.drain(&mut items, &mut Spin::never()));
     }
 }

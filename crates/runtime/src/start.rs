@@ -12,6 +12,7 @@ use crate::metrics::Counters;
 use crate::net::Net;
 use crate::published::Published;
 use crate::queue::Queue;
+use crate::spin::Spin;
 use crate::streams::Streams;
 use crate::waiters::Waiters;
 use quorate_consensus::{Limits, Timing};
@@ -31,6 +32,10 @@ pub enum PeerListener {
     /// On a socket that was bound before, as tests and `quorate dev` do to find a free port.
     Bound(TcpListener),
 }
+
+/// How long a thread waits awake unless told otherwise: about as long as a sync of a good disk, and a few times as long as a
+/// hand-over from thread to thread.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// Everything that a node is started with.
 #[derive(Debug)]
@@ -52,6 +57,8 @@ pub struct RuntimeOptions {
     pub log: quorate_log::LogOptions,
     /// How long a request without a deadline may take.
     pub request_timeout: Duration,
+    /// How long a thread that has nothing to do waits awake before it sleeps; zero for never.
+    pub spin: Duration,
     /// Its data folder, locked before the state machine inside it was opened.
     pub folder: DataFolder,
     /// Where it listens for its peers.
@@ -77,6 +84,10 @@ impl RuntimeOptions {
             limits: Limits::default(),
             log: quorate_log::LogOptions::default(),
             request_timeout: Duration::from_secs(5) + 2 * timing.election_timeout_max,
+            spin: std::env::var("QSPIN")
+                .ok()
+                .and_then(|v| v.parse().ok())
+                .map_or(SPIN, Duration::from_micros),
             folder,
             listener,
         }
@@ -128,6 +139,7 @@ pub fn start<M: StateMachine + 'static>(
     let applied = BTreeMap::from([(GroupId(0), machine.applied())]);
     let node = Node::open(clock.now(), node_options, &options.folder.reader(), applied)?;
 
+    let spin = Spin::new(options.spin);
     let counters = Arc::new(Counters::default());
     let (streams, waker) = Streams::new(Arc::clone(&counters)).map_err(StartError::System)?;
     let queue = Arc::new(Queue::with(waker));
@@ -140,7 +152,7 @@ pub fn start<M: StateMachine + 'static>(
     let sink: DoneSink = Arc::new(move |done| {
         sink.push(Inbound::Node(NodeInput::Disk(done)));
     });
-    let disk = Disk::start(&options.name, files, &sink).map_err(StartError::System)?;
+    let disk = Disk::start(&options.name, files, &sink, &spin).map_err(StartError::System)?;
     let reports = Reports {
         group: GroupId(0),
         queue: Arc::clone(&queue),
@@ -148,8 +160,8 @@ pub fn start<M: StateMachine + 'static>(
         replier: replier.clone(),
         counters: Arc::clone(&counters),
     };
-    let threads =
-        MachineThreads::start(&options.name, machine, reports).map_err(StartError::System)?;
+    let threads = MachineThreads::start(&options.name, machine, reports, spin.clone())
+        .map_err(StartError::System)?;
     let handle = NodeHandle::new(Inner {
         clock,
         queue: Arc::clone(&queue),
@@ -168,6 +180,7 @@ pub fn start<M: StateMachine + 'static>(
         machines: BTreeMap::from([(GroupId(0), threads)]),
         net,
         streams,
+        spin,
         waiters,
         replier,
         published,

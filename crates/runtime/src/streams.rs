@@ -123,6 +123,11 @@ impl Streams {
         self.streams.values().filter_map(|stream| stream.deadline).min()
     }
 
+    /// Whether a socket is ready, or it cannot be said, which the next wait reports.
+    pub(crate) fn look(&mut self) -> bool {
+        self.wait(Some(Duration::ZERO)).is_err() || !self.events.is_empty()
+    }
+
     /// Waits until a socket is ready or the thread is woken, but no longer than `limit`.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> std::io::Result<()> {
         match self.poll.poll(&mut self.events, limit) {
