@@ -9,8 +9,8 @@ use quorate_consensus::{
     SnapshotInput, SnapshotOutcome,
 };
 use quorate_types::{
-    Configuration, EntryKind, Epoch, Index, Instant, Member, NodeId, Origin, SlotFault,
-    TransactionId, WriteId,
+    Configuration, EntryKind, Epoch, Incarnation, Index, Instant, Member, NodeId, Origin,
+    SlotFault, TransactionId, WriteId,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -249,12 +249,21 @@ impl Script {
         self.replica(node).raft.as_ref().expect("runs").status(now).configuration
     }
 
-    fn target(&mut self, node: NodeId, voters: &[NodeId], learner: Option<NodeId>) {
+    fn target(
+        &mut self,
+        node: NodeId,
+        voters: &[NodeId],
+        learner: Option<NodeId>,
+        unbound: Option<NodeId>,
+    ) {
         let base = self.configuration(node);
         let removed_max = base.removed_max;
         let mut members: BTreeMap<NodeId, Member> =
             voters.iter().map(|id| (*id, member(*id))).collect();
         members.extend(learner.map(|id| (id, Member { voter: false, ..member(id) })));
+        for (_, member) in members.iter_mut().filter(|(id, _)| Some(**id) == unbound) {
+            member.incarnation = Incarnation::UNBOUND;
+        }
         let target = Configuration { members, removed_max };
         self.tell(node, Input::Control(Control::TargetMembership { base, target }));
     }
@@ -315,6 +324,7 @@ impl Runner for Script {
         let to = node_in(optional("to"))?;
         let kind = optional("kind");
         let learner = node_in(optional("learner"))?;
+        let unbound = node_in(optional("unbound"))?;
         let keep = optional("keep");
         let claimed = optional("term");
         let order = optional("order");
@@ -406,6 +416,13 @@ impl Runner for Script {
                 disk.durable.hard = None;
                 disk.live.hard = None;
             }
+            // `truncate n2 3`: the slots from 3 on are lost without a trace.
+            "truncate" => {
+                let (node, index) = (node(0)?, Index(rest[1].parse()?));
+                let disk = &mut self.replica(node).disk;
+                disk.durable.slots.split_off(&index);
+                disk.live = disk.durable.clone();
+            }
             "durable" => {
                 let (node, id) = (node(0)?, WriteId(rest[1].parse()?));
                 self.tell(node, Input::Durable(id));
@@ -424,11 +441,12 @@ impl Runner for Script {
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
-            // `target n1 n2 n3 learner=n4` asks n1 for the voters n2 and n3 and the learner n4.
+            // `target n1 n2 n3 learner=n4` asks n1 for the voters n2 and n3 and the learner n4; `unbound=n3`: the folder of n3
+            // is not recorded yet.
             "target" => {
                 let voters =
                     rest[1..].iter().map(|text| node_of(text)).collect::<Result<Vec<_>, _>>()?;
-                self.target(node(0)?, &voters, learner);
+                self.target(node(0)?, &voters, learner, unbound);
             }
             "join" => {
                 let (node, from) = (node(0)?, node(1)?);
