@@ -98,6 +98,12 @@ impl Membership {
         self.latest().members.get(&node).is_none_or(|member| fits(member.incarnation))
     }
 
+    /// Whether the configuration in force at `index` has come after the removal of `node`.
+    pub(super) fn is_removed(&self, node: NodeId, index: Index) -> bool {
+        let configuration = self.at(index);
+        !configuration.members.contains_key(&node) && node <= configuration.removed_max
+    }
+
     /// A configuration entry was appended, or written again, at `index`.
     pub(super) fn append(&mut self, index: Index, configuration: Configuration) {
         let at = self.configurations.partition_point(|(at, _)| *at < index);
@@ -164,5 +170,16 @@ mod tests {
         assert!(!of(45), "another folder of that name");
         let unnamed = Membership::open(vec![(Index(1), configuration(&[(1, 11)], 0))]);
         assert!(unnamed.may_vote(NodeId(4), Incarnation(44)), "added later than the log reaches");
+    }
+
+    #[test]
+    fn only_who_was_removed_by_what_is_committed_is_removed() {
+        let with = (Index(3), configuration(&[(1, 11), (2, 22)], 0));
+        let without = (Index(5), configuration(&[(1, 11)], 2));
+        let membership = Membership::open(vec![with, without]);
+        assert!(!membership.is_removed(NodeId(2), Index(4)));
+        assert!(membership.is_removed(NodeId(2), Index(5)));
+        assert!(!membership.is_removed(NodeId(3), Index(5)), "it may come later");
+        assert!(!membership.is_removed(NodeId(1), Index(5)));
     }
 }
