@@ -45,9 +45,7 @@ impl World {
             let process = &self.processes[id.0];
             !process.is_exiled && (!process.is_forgetful || id == victim)
         };
-        // A newcomer whose log has lost every configuration has nobody to ask: it does not keep in mind who took it in.
-        let is_founder = victim.0 < self.mix.process_count;
-        is_founder && self.ids().all(needs_nobody) && self.may_harm(victim)
+        self.ids().all(needs_nobody) && self.may_harm(victim)
     }
 
     /// Whether this machine's folder may be lost for good: nobody else's hard state needs it.
@@ -62,8 +60,7 @@ impl World {
     pub(crate) fn all_are_sound(&mut self) -> bool {
         let ids: Vec<ProcessId> = self.ids().collect();
         let are_up_to_date = ids.iter().all(|id| self.knows_members(*id));
-        let has_newcomer = ids.iter().any(|id| id.0 >= self.mix.process_count);
-        if !self.are_members_settled() || !are_up_to_date || has_newcomer {
+        if !self.are_members_settled() || !are_up_to_date {
             return false;
         }
         !ids.into_iter().any(|id| self.is_impaired(id))

@@ -101,6 +101,16 @@ impl World {
         })
     }
 
+    /// Whether a process leaves with the configuration after the one that is known to be agreed on: its peers may know that one
+    /// to be committed before any of them has applied it.
+    pub(crate) fn is_leaving(&self, id: ProcessId) -> bool {
+        let name = name(id);
+        self.agreed_members().is_some_and(|agreed| {
+            let mut members = agreed.members.values();
+            members.any(|it| it.name == name && it.outgoing_voter && !it.voter)
+        })
+    }
+
     /// How many vote.
     pub(crate) fn voter_count(&self) -> usize {
         self.agreed_members().map_or(self.processes.len(), |agreed| agreed.voters().count())
@@ -230,6 +240,11 @@ impl World {
         self.trace.step(self.now, "left", &[id.0 as u64], |f| f.write_str(&name(id)));
         if self.churn.dice.chance(300_000) {
             self.kill(id);
+        }
+        if self.processes[id.0].is_exiled {
+            // Emptied folders of all founders would form another cluster among themselves.
+            self.kill(id);
+            self.processes[id.0].is_barred = true;
         }
     }
 

@@ -253,7 +253,8 @@ impl World {
             self.mix.settings[id.0].tune(&mut self.tuning);
         }
         let is_exiled = self.processes[id.0].is_exiled;
-        let is_outcast = is_exiled || self.processes[id.0].standing == Standing::Left;
+        let has_left = self.processes[id.0].standing == Standing::Left || self.is_leaving(id);
+        let is_outcast = is_exiled || has_left;
         match self.try_open(id) {
             Ok(()) if is_exiled && self.dice.process.chance(EXILE_CUT) => {
                 let wait = self.dice.process.duration(Duration::from_millis(1), EXILE_CUT_MAX);

@@ -150,9 +150,9 @@ impl Mix {
         mix
     }
 
-    /// Hard states are lost, in some seeds whose members stay: who lost its own asks every member that it knows of.
+    /// Hard states are lost, in some seeds.
     fn add_loss(&mut self, dice: &mut Dice) {
-        if self.churn.is_none() && dice.chance(LOSS) {
+        if dice.chance(LOSS) {
             let interval = millis(dice, &[6_000, 12_000, 20_000]);
             self.faults.push(FaultRate { kind: FaultKind::HardStateLoss, interval });
         }

@@ -59,7 +59,9 @@ impl Raft {
 
     pub(super) fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
         let fault = self.first_fault();
-        let lost = fault.is_some_and(|fault| fault <= previous.index);
+        // Where the end of the log may have gone with the hard state, what was acknowledged may be lost without a trace.
+        let is_cut = self.damage.mixed && previous.index > self.tail.last();
+        let lost = is_cut || fault.is_some_and(|fault| fault <= previous.index);
         if !lost && previous.index <= self.committed && previous.index >= self.tail.purged().index {
             let why = format!("{previous} contradicts what is committed here");
             return self.drop_message(from, why);

@@ -39,9 +39,11 @@ impl Raft {
         self.membership.is_voter(self.options.node, self.options.incarnation)
     }
 
-    /// Whether it may give its vote, under its own incarnation.
-    fn may_vote(&self) -> bool {
+    /// Whether it may give its vote to `candidate`, under its own incarnation. One that is known to be removed for certain
+    /// needs none: those who stay elect each other. A survey rests on that (`survey`).
+    fn may_vote_for(&self, candidate: NodeId) -> bool {
         self.membership.may_vote(self.options.node, self.options.incarnation)
+            && !self.membership.is_removed(candidate, self.committed)
     }
 
     /// Whether its configuration lets it campaign. One that is to leave may be the only one with the entry that says so;
@@ -221,7 +223,7 @@ impl Raft {
             self.send(from, stale, None);
             return;
         }
-        let granted = self.may_vote()
+        let granted = self.may_vote_for(from)
             && self.damage.is_genuine()
             && self.is_up_to_date(last)
             && !self.has_live_leader();
@@ -260,7 +262,7 @@ impl Raft {
         let free =
             self.hard.voted_for.is_none_or(|voted| voted == from) || Mistake::VoteTwice.is_made();
         let granted =
-            free && self.may_vote() && self.damage.is_genuine() && self.is_up_to_date(last);
+            free && self.may_vote_for(from) && self.damage.is_genuine() && self.is_up_to_date(last);
         if granted {
             if self.hard.voted_for.is_none() {
                 self.hard.voted_for = Some(from);

@@ -91,13 +91,17 @@ impl Membership {
     }
 
     /// Whether a vote of `node`, under `incarnation`, may be given: who asks for it decides whether it counts, by a
-    /// configuration that may not have come here yet. What has come may say that it is no member, or a learner whose folder is
-    /// not known: by now it may be a voter without whom there is no quorum.
+    /// configuration that may not have come here yet. A log that lags may be where this node was added and its folder had yet
+    /// to be recorded.
     pub(super) fn may_vote(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        let member = self.latest().members.get(&node);
-        member.is_none_or(|member| {
-            member.incarnation == incarnation || member.incarnation == Incarnation::UNBOUND
-        })
+        let fits = |named: Incarnation| named == incarnation || named == Incarnation::UNBOUND;
+        self.latest().members.get(&node).is_none_or(|member| fits(member.incarnation))
+    }
+
+    /// Whether the configuration in force at `index` has come after the removal of `node`.
+    pub(super) fn is_removed(&self, node: NodeId, index: Index) -> bool {
+        let configuration = self.at(index);
+        !configuration.members.contains_key(&node) && node <= configuration.removed_max
     }
 
     /// A configuration entry was appended, or written again, at `index`.
@@ -131,5 +135,51 @@ impl Membership {
     pub(super) fn reset(&mut self, index: Index, configuration: Configuration) {
         self.configurations = VecDeque::from([(index, configuration)]);
         self.renew_quorum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn configuration(members: &[(u64, u64)], removed_max: u64) -> Configuration {
+        let member = |(node, incarnation): &(u64, u64)| {
+            let member = Member {
+                incarnation: Incarnation(*incarnation),
+                name: format!("n{node}"),
+                peer_address: format!("n{node}:1"),
+                voter: true,
+                outgoing_voter: false,
+                intent: Intent::Stay,
+            };
+            (NodeId(*node), member)
+        };
+        let members: BTreeMap<NodeId, Member> = members.iter().map(member).collect();
+        Configuration { members, removed_max: NodeId(removed_max) }
+    }
+
+    #[test]
+    fn a_vote_is_bound_to_a_folder_unless_the_log_has_yet_to_reach_where_that_is_recorded() {
+        let of = |incarnation| {
+            let named = configuration(&[(1, 11), (4, incarnation)], 0);
+            Membership::open(vec![(Index(3), named)]).may_vote(NodeId(4), Incarnation(44))
+        };
+        assert!(of(44));
+        assert!(of(Incarnation::UNBOUND.0));
+        assert!(!of(45), "another folder of that name");
+        let unnamed = Membership::open(vec![(Index(1), configuration(&[(1, 11)], 0))]);
+        assert!(unnamed.may_vote(NodeId(4), Incarnation(44)), "added later than the log reaches");
+    }
+
+    #[test]
+    fn only_who_was_removed_by_what_is_committed_is_removed() {
+        let with = (Index(3), configuration(&[(1, 11), (2, 22)], 0));
+        let without = (Index(5), configuration(&[(1, 11)], 2));
+        let membership = Membership::open(vec![with, without]);
+        assert!(!membership.is_removed(NodeId(2), Index(4)));
+        assert!(membership.is_removed(NodeId(2), Index(5)));
+        assert!(!membership.is_removed(NodeId(3), Index(5)), "it may come later");
+        assert!(!membership.is_removed(NodeId(1), Index(5)));
     }
 }

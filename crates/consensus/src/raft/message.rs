@@ -194,6 +194,8 @@ pub enum Message {
         epoch: Epoch,
         /// Which survey.
         context: u64,
+        /// The configuration in force, where the sender can vouch for it (`survey`).
+        members: Option<Configuration>,
     },
     /// Who has these? Their entries are damaged at the sender, and no leader is known to it.
     Repair {
@@ -250,7 +252,8 @@ impl Message {
             Message::Read { .. } => 13,
             Message::ReadReply { .. } => 14,
             Message::Survey { .. } => 15,
-            Message::SurveyReply { .. } => 16,
+            Message::SurveyReply { members: None, .. } => 16,
+            Message::SurveyReply { members: Some(_), .. } => 22,
             Message::Commit { .. } => 17,
             Message::Repair { .. } => 18,
             Message::RepairReply { .. } => 19,
@@ -344,9 +347,15 @@ impl Message {
                 buffer.write_bool(index.is_some());
                 buffer.put_u64_le(index.unwrap_or_default().0);
             }
-            Message::Read { context, .. }
-            | Message::Survey { context, .. }
-            | Message::SurveyReply { context, .. } => buffer.put_u64_le(*context),
+            Message::Read { context, .. } | Message::Survey { context, .. } => {
+                buffer.put_u64_le(*context);
+            }
+            Message::SurveyReply { context, members, .. } => {
+                buffer.put_u64_le(*context);
+                if let Some(members) = members {
+                    buffer.write_blob(&members.encode());
+                }
+            }
             Message::Repair { wants, .. } => {
                 buffer.write_count(wants.len());
                 wants.iter().for_each(|want| buffer.write_position(*want));
@@ -416,7 +425,12 @@ impl Message {
                 Message::ReadReply { epoch, context, index: known.then_some(index) }
             }
             15 => Message::Survey { epoch, context: reader.u64()? },
-            16 => Message::SurveyReply { epoch, context: reader.u64()? },
+            16 => Message::SurveyReply { epoch, context: reader.u64()?, members: None },
+            22 => {
+                let context = reader.u64()?;
+                let members = Some(Configuration::decode(reader.blob()?)?);
+                Message::SurveyReply { epoch, context, members }
+            }
             17 => Message::Commit { epoch, committed: Index(reader.u64()?) },
             18 => {
                 let count = reader.count(POSITION_SIZE)?;
@@ -694,7 +708,10 @@ impl fmt::Display for Message {
             }
             Message::ReadReply { index: None, .. } => write!(f, "read-reply @{epoch} refused"),
             Message::Survey { .. } => write!(f, "survey @{epoch}"),
-            Message::SurveyReply { .. } => write!(f, "survey-reply @{epoch}"),
+            Message::SurveyReply { members: Some(members), .. } => {
+                write!(f, "survey-reply @{epoch} members={members}")
+            }
+            Message::SurveyReply { members: None, .. } => write!(f, "survey-reply @{epoch}"),
             Message::Repair { wants, .. } => {
                 write!(f, "repair @{epoch}")?;
                 wants.iter().try_for_each(|want| write!(f, " {want}"))

@@ -134,10 +134,7 @@ impl Raft {
     /// What keeps this replica from taking part, wholly or in some of it.
     pub(super) fn why_not_ready(&self) -> Option<String> {
         if self.damage.is_forgetful() {
-            return Some(
-                "the hard state is lost: every other voter must be reached once before this replica takes part"
-                    .into(),
-            );
+            return Some(self.describe_survey());
         }
         let Some(fault) = self.first_fault() else {
             return self.why_not_ready_though_sound();

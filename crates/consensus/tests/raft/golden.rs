@@ -262,7 +262,7 @@ impl Script {
         let mut members: BTreeMap<NodeId, Member> =
             voters.iter().map(|id| (*id, member(*id))).collect();
         members.extend(learner.map(|id| (id, Member { voter: false, ..member(id) })));
-        if let Some(member) = unbound.and_then(|id| members.get_mut(&id)) {
+        for (_, member) in members.iter_mut().filter(|(id, _)| Some(**id) == unbound) {
             member.incarnation = Incarnation::UNBOUND;
         }
         let target = Configuration { members, removed_max };
@@ -420,6 +420,13 @@ impl Runner for Script {
                 disk.durable.hard = None;
                 disk.live.hard = None;
             }
+            // `truncate n2 3`: the slots from 3 on are lost without a trace.
+            "truncate" => {
+                let (node, index) = (node(0)?, Index(rest[1].parse()?));
+                let disk = &mut self.replica(node).disk;
+                disk.durable.slots.split_off(&index);
+                disk.live = disk.durable.clone();
+            }
             "durable" => {
                 let (node, id) = (node(0)?, WriteId(rest[1].parse()?));
                 self.tell(node, Input::Durable(id));
@@ -438,8 +445,8 @@ impl Runner for Script {
             "fail-snapshot" => self.send_snapshots(SnapshotOutcome::Failed),
             "install" => self.install(node(0)?),
             "status" => self.describe(),
-            // `target n1 n2 n3 learner=n4 unbound=n3` asks n1 for the voters n2 and n3 and the learner n4; the data folder of
-            // n3 is not known yet.
+            // `target n1 n2 n3 learner=n4` asks n1 for the voters n2 and n3 and the learner n4; `unbound=n3`: the folder of n3
+            // is not recorded yet.
             "target" => {
                 let voters =
                     rest[1..].iter().map(|text| node_of(text)).collect::<Result<Vec<_>, _>>()?;

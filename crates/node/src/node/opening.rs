@@ -410,7 +410,7 @@ fn found(
     let mut log = recovery.groups.get(&SYSTEM_GROUP).cloned().unwrap_or_default();
     let has_log = log.bounds.last > Index::ZERO;
     if has_log && log.configurations.is_empty() {
-        log.configurations.extend(remembered_peers(identity));
+        log.configurations.push((Index::ZERO, remembered_peers(identity)));
     }
     // The log of a member that joined and was told nothing yet holds the configuration that it joined with.
     let is_begun = has_log || !log.configurations.is_empty();
@@ -445,19 +445,25 @@ fn found(
     Ok(Found { log, applied, reset, has_install_file, needs_snapshot })
 }
 
-/// Whom a member may hear whose log has lost every configuration to damage: those it formed the cluster with. It is no
-/// member in it itself, so that it follows and takes what it lacks from them, but never counts a quorum that may no longer
-/// be one.
-fn remembered_peers(identity: &Identity) -> Option<(Index, Configuration)> {
-    let node = identity.membership?.node;
-    let mut configuration = identity.roster.as_ref()?.configuration();
-    configuration.members.remove(&node);
-    Some((Index::ZERO, configuration))
+/// Whom a member may hear whose log has lost every configuration to damage: those it formed the cluster with, and whoever
+/// comes and says that it is a member, as the present ones do, to whom this node is one (`later`). One that joined later has
+/// only those. It is no member in it itself, so that it follows and takes what it lacks from them, but never counts a
+/// quorum that may no longer be one.
+fn remembered_peers(identity: &Identity) -> Configuration {
+    let mut configuration = identity.roster.as_ref().map(Roster::configuration).unwrap_or_default();
+    if let Some(membership) = identity.membership {
+        configuration.members.remove(&membership.node);
+    }
+    configuration
 }
 
 /// Whether a log's configuration names nobody but this node as voter.
 fn is_only_voter(log: &LogSummary, name: &str) -> bool {
     let Some((_, configuration)) = log.configurations.last() else { return false };
+    if configuration.members.is_empty() {
+        // The log has lost every configuration.
+        return false;
+    }
     let mut others = configuration
         .voters()
         .filter(|voter| configuration.members.get(voter).is_some_and(|member| member.name != name));

@@ -243,6 +243,24 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
 }
 
 #[test]
+fn a_member_that_joined_later_and_lost_every_configuration_is_found_by_the_others() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
+    let leader = world.await_leader();
+    world.add(&leader, 4);
+    world.run(Duration::from_secs(2));
+    world.kill("n4");
+    // All that ever were, n2 and n3 among them.
+    world.lose_configurations("n4", "n2");
+    world.start("n4");
+    let leader = world.await_leader();
+    assert_eq!(world.add(&leader, 5), 12);
+    assert_eq!(world.sum("n4"), 12);
+}
+
+#[test]
 fn a_leader_that_was_removed_while_its_disk_stands_still_does_not_say_that_it_leads() {
     let mut world = World::formed(&NAMES);
     let leader = world.await_leader();

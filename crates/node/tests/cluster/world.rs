@@ -287,6 +287,21 @@ impl World {
         host.synced = Counter::default();
     }
 
+    /// Damages every record in a log that names a member: all configurations that it was in.
+    pub(crate) fn lose_configurations(&mut self, name: &str, member: &str) {
+        let address = format!("{member}:1");
+        let mut damaged_count = 0;
+        for (file, bytes) in self.host(name).disk.0.borrow_mut().iter_mut() {
+            let is_there = |at: &usize| bytes[*at..].starts_with(address.as_bytes());
+            let places: Vec<usize> = (0..bytes.len()).filter(is_there).collect();
+            for at in places.into_iter().filter(|_| file.as_str().starts_with("log/")) {
+                bytes[at] ^= 1;
+                damaged_count += 1;
+            }
+        }
+        assert!(damaged_count > 0, "no configuration names {member}");
+    }
+
     pub(crate) fn host(&self, name: &str) -> &Host {
         &self.hosts[name]
     }

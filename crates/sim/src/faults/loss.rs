@@ -12,7 +12,7 @@
 use crate::network::ProcessId;
 use crate::process::{log_summary, name};
 use crate::world::{Event, World};
-use quorate_types::{Index, LogSummary};
+use quorate_types::Index;
 use std::time::Duration;
 
 /// How often bytes at the end of a log are damaged anew, until the hard state is among what is lost.
@@ -68,19 +68,12 @@ impl World {
         self.plan_in(wait, Event::Open(leader, life));
     }
 
-    /// Damages the end of a log until what is left tells no hard state, and the members as before: who has forgotten both
-    /// would ask members who have left, and wait for ever.
+    /// Damages the end of a log until what is left tells no hard state, and perhaps not who the members are.
     fn lose_hard_state(&mut self, victim: ProcessId) -> bool {
         let group = self.group();
         let process = &self.processes[victim.0];
         let used = process.disk.used("log");
-        let members = |log: &LogSummary| log.configurations.last().cloned();
-        let before = log_summary(&process.disk.durable(), self.mix.log(victim), group);
-        let Ok((before, _)) = before else { return false };
-        let agreed = self.agreed_members();
-        let is_up_to_date =
-            members(&before).is_some_and(|(_, held)| agreed.is_none_or(|it| *it == held));
-        if used.is_empty() || !is_up_to_date {
+        if used.is_empty() {
             return false;
         }
         for _ in 0..TRIES_MAX {
@@ -92,7 +85,7 @@ impl World {
             let left = log_summary(&disk.durable(), self.mix.log(victim), group);
             let is_lost = left.is_ok_and(|(log, _)| {
                 let is_begun = log.bounds.last > Index::ZERO;
-                log.hard_state.is_none() && is_begun && members(&log) == members(&before)
+                log.hard_state.is_none() && is_begun
             });
             if is_lost {
                 self.processes[victim.0].disk = disk;
