@@ -64,9 +64,10 @@ impl Group {
         }
     }
 
-    /// The other members to whom there is a bulk stream.
+    /// The other members to whom there is a bulk stream, also those of whom the log here knows nothing.
     fn reachable(&self, ctx: &Context<'_>) -> Vec<NodeId> {
-        let members = self.configuration().into_iter().flat_map(|found| found.members.keys());
+        let known = self.configuration().into_iter().flat_map(|found| found.members.keys());
+        let members = known.chain(self.later.members().map(|(member, _)| member));
         let others = members.copied().filter(|member| *member != self.node);
         others.filter(|peer| self.way_to(ctx, *peer, StreamPurpose::Bulk).is_some()).collect()
     }

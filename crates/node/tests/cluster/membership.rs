@@ -1,8 +1,9 @@
 //! Nodes that join, leave and take each other's place.
 
+use crate::counter::Counter;
 use crate::world::World;
 use quorate_node::{Answer, Phase, StopReason};
-use quorate_types::{Configuration, Incarnation, Intent, Member, NodeId};
+use quorate_types::{Configuration, GroupId, Incarnation, Intent, Member, NodeId};
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -244,20 +245,31 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
 
 #[test]
 fn a_member_that_joined_later_and_lost_every_configuration_is_found_by_the_others() {
-    let mut world = World::formed(&NAMES);
-    let leader = world.await_leader();
-    world.add(&leader, 3);
-    replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
-    let leader = world.await_leader();
-    world.add(&leader, 4);
-    world.run(Duration::from_secs(2));
-    world.kill("n4");
-    // All that ever were, n2 and n3 among them.
-    world.lose_configurations("n4", "n2");
-    world.start("n4");
-    let leader = world.await_leader();
-    assert_eq!(world.add(&leader, 5), 12);
-    assert_eq!(world.sum("n4"), 12);
+    // Its state may be lost as well, where its log begins after it: then it asks those who found it for a snapshot.
+    for is_state_lost in [false, true] {
+        let mut world = World::new(&NAMES);
+        world.limits.retained_count = 5;
+        world.limits.purge_count_min = 2;
+        NAMES.iter().for_each(|name| world.start(name));
+        let leader = world.await_leader();
+        world.add(&leader, 3);
+        replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
+        let leader = world.await_leader();
+        (0..40).for_each(|_| drop(world.add(&leader, 1)));
+        world.run(Duration::from_secs(2));
+        world.kill("n4");
+        // All that ever were, n2 and n3 among them.
+        world.lose_configurations("n4", "n2");
+        if is_state_lost {
+            assert!(world.status(&leader).log.groups[&GroupId(0)].bounds.purged.index.0 > 20);
+            world.host_mut("n4").synced = Counter::default();
+        }
+        world.start("n4");
+        let leader = world.await_leader();
+        world.await_that("state", |world| world.status("n4").awaiting_snapshot.is_empty());
+        assert_eq!(world.add(&leader, 5), 48);
+        assert_eq!(world.sum("n4"), 48, "state lost: {is_state_lost}");
+    }
 }
 
 #[test]
