@@ -147,14 +147,14 @@ fn check_unique(target: &Configuration) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Whether the target could decide anything: newcomers count, since they are waited for before they vote.
+/// Whether the target could decide anything: whoever does not vote yet counts, since it is waited for before it does.
 fn check_health(
     current: &Configuration,
     target: &Configuration,
     is_reachable: impl Fn(NodeId) -> bool,
 ) -> Result<(), PlanError> {
     let voters: Vec<NodeId> = target.voters().collect();
-    let reaches = |id: &&NodeId| !current.members.contains_key(id) || is_reachable(**id);
+    let reaches = |id: &&NodeId| !current.is_voter(**id) || is_reachable(**id);
     let reachable = voters.iter().filter(reaches).count();
     match 2 * reachable > voters.len() {
         true => Ok(()),
@@ -341,6 +341,23 @@ mod tests {
 
     fn edit(target: &mut Configuration, change: fn(&mut Member)) {
         change(target.members.get_mut(&NodeId(1)).expect("is there"));
+    }
+
+    #[test]
+    fn newcomers_who_are_more_than_half_are_bound_to_their_folders() {
+        let mut target = configuration(&[1, 4, 5]);
+        for id in [4, 5] {
+            let added = target.members.get_mut(&NodeId(id)).expect("is there");
+            added.incarnation = Incarnation::UNBOUND;
+        }
+        let voters = |id: NodeId| id <= NodeId(3);
+        let planned = take_in(&configuration(&[1, 2, 3]), &target, voters).expect("can be taken");
+        target.members.extend([member(4, true)]);
+        let bound = take_in(&planned, &target, voters).expect("the first is bound");
+        target.members.extend([member(5, true)]);
+        let bound = take_in(&bound, &target, voters).expect("the second is bound");
+        assert_eq!(next_step(&bound, voters, voters), None, "both are waited for");
+        assert!(next_step(&bound, |_| true, |_| true).is_some());
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub refused_count: u64,
     /// Messages dropped because they contradicted local state.
     pub dropped_count: u64,
+    /// Slots cut off the end of the log, because a leader has others there.
+    pub truncated_count: u64,
+    /// Acknowledgements that were meant for another leadership than the present one, and counted for nothing.
+    pub stale_count: u64,
     /// Rounds of the read barrier completed.
     pub read_rounds: u64,
 }

@@ -79,6 +79,11 @@ impl Writes {
         self.hard = Some(hard);
     }
 
+    /// Whether the next write holds a hard state.
+    pub(crate) fn has_hard(&self) -> bool {
+        self.hard.is_some()
+    }
+
     /// Adds a change that concerns no slot above what is durable.
     pub(crate) fn push(&mut self, op: Op) {
         self.ops.push(op);
@@ -185,6 +190,22 @@ mod tests {
         assert!(writes.complete(third));
         assert_eq!(writes.durable(), Index(4));
         assert!(!writes.complete(second));
+    }
+
+    #[test]
+    fn what_is_unfinished_and_called_durable_is_noticed() {
+        let mut writes = Writes::new(Index(2));
+        assert!(writes.is_in_order());
+        writes.write(slot(3, 1));
+        assert!(writes.is_in_order(), "gathered");
+        let (id, _) = writes.form(Instant::ZERO, Index(3)).expect("has ops");
+        assert!(writes.is_in_order(), "under way");
+        let early = Writes { durable: Index(3), ..writes.clone() };
+        assert!(!early.is_in_order(), "the slot at 3 is under way");
+        let gap = Writes { next: id.next().next(), ..writes.clone() };
+        assert!(!gap.is_in_order(), "a write is missing");
+        assert!(writes.complete(id));
+        assert!(writes.is_in_order(), "done");
     }
 
     #[test]

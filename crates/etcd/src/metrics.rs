@@ -93,6 +93,16 @@ fn consensus(text: &mut Text, status: &NodeStatus) {
         "Messages dropped because they contradicted local state.",
         |group| group.metrics.dropped_count,
     );
+    counter(
+        "quorate_slots_truncated_total",
+        "Slots cut off the end of the log, because a leader had others there.",
+        |group| group.metrics.truncated_count,
+    );
+    counter(
+        "quorate_acknowledgements_stale_total",
+        "Acknowledgements that were meant for an earlier leadership of this node.",
+        |group| group.metrics.stale_count,
+    );
     counter("quorate_read_rounds_total", "Rounds of the read barrier completed.", |group| {
         group.metrics.read_rounds
     });

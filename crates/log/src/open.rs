@@ -269,3 +269,16 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_a_segment_fit_in_32_bits_each() {
+        let most = u64::from(u32::MAX);
+        assert!(check_segment(SegmentNumber(most), most).is_ok());
+        assert!(check_segment(SegmentNumber(most + 1), most).is_err());
+        assert!(check_segment(SegmentNumber(most), most + 1).is_err());
+    }
+}

@@ -7,7 +7,7 @@ use crate::format::{
     SegmentNumber,
 };
 use crate::item::{Item, WriteRun};
-use crate::remains::{Unwritten, remains_offset};
+use crate::remains::{Unwritten, is_zero, remains_offset};
 use bytes::{Bytes, BytesMut};
 use quorate_types::{
     Configuration, DecodeError, DiskError, DiskReader, Entry, EntryKind, FileName, Index,
@@ -110,7 +110,7 @@ pub(crate) fn scan(
             size: file.len() as u64,
             batches: Vec::new(),
             proofs: Vec::new(),
-            prepared: surveyed || file.iter().all(|byte| *byte == 0),
+            prepared: surveyed || is_zero(file),
             lost_end: None,
             foreign: is_foreign(file),
         },
@@ -135,7 +135,7 @@ pub(crate) fn scan(
 fn is_foreign(file: &Bytes) -> bool {
     let begin = &file[..file.len().min(MAGIC.len())];
     let same = begin.iter().zip(MAGIC).take_while(|(byte, magic)| **byte == *magic).count();
-    begin[same..].iter().any(|byte| *byte != 0)
+    !is_zero(&begin[same..])
 }
 
 /// Walks one file.
@@ -214,7 +214,7 @@ impl Scanner<'_> {
         let is_written = |at: u64| !self.unwritten.is_sector(at, &sector(at));
         end <= remains_offset(self.file.len() as u64)
             && !Header::is_any_at(self.file, offset)
-            && sector(offset).iter().any(|byte| *byte != 0)
+            && !is_zero(&sector(offset))
             && is_written(offset)
             && is_written(second)
     }
@@ -326,7 +326,7 @@ impl Scanner<'_> {
         match self.unwritten {
             Unwritten::Zeroes => {
                 let rest = self.slice(end - 1, header.end() - (end - 1));
-                rest.iter().all(|byte| *byte == 0)
+                is_zero(&rest)
             }
             // The second copy of the directory is the end. Where its very last sector was torn inside, nothing is left
             // that would show it; but nothing is lost by it either.

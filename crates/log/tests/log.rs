@@ -58,6 +58,25 @@ fn what_is_durable_is_there_after_reopening() {
 }
 
 #[test]
+fn what_nothing_proves_synced_is_rewritten_at_open_and_nothing_else() {
+    let mut runner = fresh(LogOptions::default());
+    let ops = vec![Op::HardState(hard(1)), write(1, 1, b"one"), write(2, 1, b"two")];
+    runner.log.submit(G, WriteId(1), ops);
+    runner.drain();
+    while runner.durable().is_empty() {
+        runner.complete(0);
+    }
+    // Nothing came after that batch, and no time in which the log proves that it is the last.
+    let (runner, recovery) = reopen(runner, LogOptions::default());
+    assert_eq!(recovery.rewritten_count, 2);
+    let (mut runner, recovery) = reopen(runner, LogOptions::default());
+    assert_eq!(recovery.rewritten_count, 0, "they were rewritten, and proved since");
+    assert_eq!(recovery.groups[&G].hard_state, Some(hard(1)));
+    let slots = runner.read_all(G, Index(1), Index(2));
+    assert_eq!(slots, [slot(1, 1, b"one"), slot(2, 1, b"two")]);
+}
+
+#[test]
 fn everything_submitted_during_a_sync_shares_the_next_one() {
     let mut runner = fresh(LogOptions::default());
     runner.log.submit(G, WriteId(1), vec![write(1, 1, b"a")]);

@@ -36,3 +36,4 @@ pub use interface::{
 pub use node::{Node, OpenError};
 pub use sealed::SealError;
 pub use status::{NodeStatus, PeerReach, Phase};
+pub use transfer::piece_of;

@@ -271,6 +271,10 @@ impl Node {
         if let Some(text) = &self.stopped {
             return Phase::Stopped(text.clone());
         }
+        // It takes part in nothing any more, however long its disk takes to record why.
+        if let Some(CastOut { text, .. }) = &self.cast_out {
+            return Phase::Stopped(text.clone());
+        }
         match &self.stage {
             Stage::Starting { .. } | Stage::Resetting(_) => Phase::Recovering,
             Stage::Forming(forming) => Phase::Forming { missing: forming.formation.missing() },

@@ -22,7 +22,8 @@ pub enum Phase {
     },
     /// It takes part.
     Running,
-    /// It has stopped; the text says why.
+    /// It has stopped, or records a refusal before it does; the text says why. What its replicas say of themselves is out of
+    /// date.
     Stopped(String),
 }
 

@@ -26,10 +26,15 @@ use crate::interface::MachineRequest;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_consensus::SnapshotInput;
 use quorate_types::{DecodeError, Epoch, Index, NodeId, Reader, SnapshotName, Writer};
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The most pieces sent and not acknowledged: 2 MiB, enough for 200 MiB/s at 10 ms.
 const WINDOW_PIECES: usize = 8;
+
+/// Who has said nothing of a transfer for this long is no longer there, or no longer knows of it. A sender repeats what is
+/// not acknowledged each second, and a receiver answers each time.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// Names one transfer; drawn by the sender, different in each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +90,16 @@ pub(crate) enum BulkMessage {
         /// Of no use is one that covers less.
         at_least: Index,
     },
+}
+
+/// Which piece of which transfer the payload of a bulk frame is, for those who watch what leaves a node; `None` when it is
+/// no piece.
+#[must_use]
+pub fn piece_of(payload: &Bytes) -> Option<(u64, u64)> {
+    match BulkMessage::decode(payload.clone()).ok()? {
+        BulkMessage::Piece { transfer, number, piece: _ } => Some((transfer.0, number)),
+        BulkMessage::Ack { .. } | BulkMessage::Abort { .. } | BulkMessage::Want { .. } => None,
+    }
 }
 
 impl BulkMessage {

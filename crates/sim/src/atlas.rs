@@ -5,16 +5,18 @@
 //! whole copy, because a quorum held it. Helical rot is the exception that proves more: every machine is damaged, but no
 //! entry on more than one.
 
+use crate::churn::Standing;
 use crate::network::ProcessId;
+use crate::process::{Process, name};
 use crate::world::World;
 use quorate_log::Log;
 use quorate_node::Phase;
-use quorate_types::{GroupId, Index, NodeId};
+use quorate_types::{GroupId, Index};
 
 impl World {
     /// How many machines may fail.
     pub(crate) fn tolerance(&self) -> usize {
-        (self.processes.len() - 1) / 2
+        (self.voter_count() - 1) / 2
     }
 
     /// Something of this machine's log is damaged, or about to be.
@@ -29,13 +31,23 @@ impl World {
     pub(crate) fn may_harm(&mut self, victim: ProcessId) -> bool {
         let others: Vec<ProcessId> = self.ids().filter(|id| *id != victim).collect();
         let impaired = others.into_iter().filter(|id| self.is_impaired(*id)).count();
-        !self.processes[victim.0].is_exiled && impaired < self.tolerance()
+        // While members change, what heals one may need the word of another that leaves.
+        let is_settled = self.are_members_settled()
+            && self.is_member(victim, true)
+            && self.knows_members(victim);
+        is_settled && !self.processes[victim.0].is_exiled && impaired < self.tolerance()
     }
 
     /// Whether this machine's log may be harmed. Its very end may be what is lost, and with it the hard state, which takes
     /// all other voters to make up for: while one of them is out for good, none may lose it.
     pub(crate) fn may_harm_log(&mut self, victim: ProcessId) -> bool {
-        self.ids().all(|id| !self.processes[id.0].is_exiled) && self.may_harm(victim)
+        let needs_nobody = |id: ProcessId| {
+            let process = &self.processes[id.0];
+            !process.is_exiled && (!process.is_forgetful || id == victim)
+        };
+        // A newcomer whose log has lost every configuration has nobody to ask: it does not keep in mind who took it in.
+        let is_founder = victim.0 < self.mix.process_count;
+        is_founder && self.ids().all(needs_nobody) && self.may_harm(victim)
     }
 
     /// Whether this machine's folder may be lost for good: nobody else's hard state needs it.
@@ -49,6 +61,11 @@ impl World {
     /// Whether nobody is impaired.
     pub(crate) fn all_are_sound(&mut self) -> bool {
         let ids: Vec<ProcessId> = self.ids().collect();
+        let are_up_to_date = ids.iter().all(|id| self.knows_members(*id));
+        let has_newcomer = ids.iter().any(|id| id.0 >= self.mix.process_count);
+        if !self.are_members_settled() || !are_up_to_date || has_newcomer {
+            return false;
+        }
         !ids.into_iter().any(|id| self.is_impaired(id))
     }
 
@@ -56,6 +73,7 @@ impl World {
     pub(crate) fn is_impaired(&mut self, id: ProcessId) -> bool {
         if self.processes[id.0].is_wounded && self.is_log_sound(id) {
             self.processes[id.0].is_wounded = false;
+            self.processes[id.0].is_forgetful = false;
         }
         let process = &self.processes[id.0];
         process.is_exiled || process.is_stateless || process.is_wounded
@@ -73,9 +91,10 @@ impl World {
         let is_sure = group.hard_state.is_some_and(|state| state.log_epoch.number > 0);
         let is_whole = recovery.reports.is_empty() && group.faults.is_empty();
         let is_new = group.bounds.last == Index::ZERO;
-        let node = NodeId(id.0 as u64 + 1);
+        let name = name(id);
         let configuration = group.configurations.last().map(|(_, configuration)| configuration);
-        let is_member = configuration.is_some_and(|it| it.members.contains_key(&node));
+        let is_member =
+            configuration.is_some_and(|it| it.members.values().any(|member| member.name == name));
         let agrees = self.group_status(id).is_none_or(|status| status.why_not.is_none());
         is_whole && is_sure && !is_new && is_member && agrees
     }
@@ -91,13 +110,17 @@ impl World {
         self.ids().filter(|id| *id != victim).all(is_whole)
     }
 
-    /// All processes.
+    /// All processes that take part or are to.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ProcessId> + use<> {
-        (0..self.processes.len()).map(ProcessId)
+        let is_present = |(_, it): &(usize, &Process)| it.standing == Standing::Present;
+        let present = self.processes.iter().enumerate().filter(is_present);
+        present.map(|(id, _)| ProcessId(id)).collect::<Vec<_>>().into_iter()
     }
 
     /// The processes that can take part.
     pub(crate) fn citizens(&self) -> Vec<ProcessId> {
-        self.ids().filter(|id| !self.processes[id.0].is_exiled).collect()
+        let is_citizen =
+            |id: &ProcessId| !self.processes[id.0].is_exiled && self.is_member(*id, false);
+        self.ids().filter(is_citizen).collect()
     }
 }

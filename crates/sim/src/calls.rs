@@ -22,6 +22,7 @@ impl World {
         }
         let (call, process) = self.clients.draw(client, &mut self.dice.clients);
         if !self.send_call(client, call, process) {
+            self.find_another(client);
             let wait =
                 self.dice.clients.duration(Duration::from_millis(10), Duration::from_millis(300));
             self.plan_in(wait, Event::Call(client));

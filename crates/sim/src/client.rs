@@ -67,6 +67,11 @@ impl Clients {
         self.pending[client.0].as_ref()
     }
 
+    /// A client prefers this process from now on.
+    pub fn prefer(&mut self, client: ClientId, process: ProcessId) {
+        self.favourite[client.0] = process;
+    }
+
     /// A value that nobody has written yet.
     pub fn fresh_value(&mut self) -> Value {
         self.next_value += 1;

@@ -49,12 +49,11 @@ impl World {
         if !self.dice.faults.chance(CORE_CHANCE) {
             return None;
         }
-        let count = self.processes.len();
         let order = self.places();
         let mut sound: Vec<ProcessId> = order.into_iter().map(ProcessId).collect();
-        sound.retain(|id| !self.is_impaired(*id));
-        let quorum = count / 2 + 1;
-        if sound.len() < quorum {
+        sound.retain(|id| self.is_member(*id, true) && !self.is_impaired(*id));
+        let quorum = self.voter_count() / 2 + 1;
+        if sound.len() < quorum || !self.are_members_settled() {
             return None;
         }
         let spare = sound.len() - quorum;
@@ -108,7 +107,7 @@ impl World {
 
     /// Five machines that are all in the core may form a ring or two halves with a bridge: each still sees a quorum.
     fn shape_core(&mut self, core: &[ProcessId]) {
-        if core.len() < 5 {
+        if core.len() < 5 || self.members_change() {
             return;
         }
         let place = self.places();

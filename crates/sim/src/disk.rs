@@ -65,8 +65,9 @@ struct Lost {
     followed_count: u32,
 }
 
-/// After so many later writes a lost one stays lost over a crash: only then do the records that follow tell that one is
-/// missing. No log can notice that the very last thing it was told to be durable is not.
+/// After so many later writes of the same stream a lost one stays lost over a crash: only then do the records that follow
+/// tell that one is missing. No log can notice that the very last thing it was told to be durable is not; and what it
+/// writes elsewhere in the meantime, as the remains of a file that it recycles, tells nothing.
 const FOLLOWED_COUNT_MIN: u32 = 2;
 
 /// The disk under one data folder.
@@ -259,9 +260,9 @@ impl CrashDisk {
         }
     }
 
-    /// A write was synced.
-    fn note_followed(&mut self) {
-        if let Some(lost) = &mut self.lost {
+    /// A write was synced. It follows a lost one in the same file, or at the beginning of the next.
+    fn note_followed(&mut self, file: &FileName, offset: usize) {
+        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.file == *file || offset == 0) {
             lost.followed_count += 1;
         }
         self.lost.take_if(|lost| lost.followed_count >= FOLLOWED_COUNT_MIN);
@@ -287,6 +288,9 @@ impl CrashDisk {
             DiskOp::Rename { from, to } => {
                 let file =
                     self.files.remove(&from).ok_or_else(|| DiskError::NotFound(from.clone()))?;
+                if let Some(lost) = self.lost.as_mut().filter(|lost| lost.file == from) {
+                    lost.file = to.clone();
+                }
                 self.files.insert(to, file);
             }
             DiskOp::Delete { file } => {
@@ -340,7 +344,7 @@ impl CrashDisk {
                 file.write(offset, data);
                 if sync {
                     file.sync();
-                    self.note_followed();
+                    self.note_followed(&name, offset);
                 }
             }
         }

@@ -113,6 +113,9 @@ kinds! {
     MisdirectedWrite = "misdirected-write" in Damage;
     /// A process dies, and its engine is lost. Never two at a time: what both have purged, nobody might hold.
     EngineLoss = "engine-loss" in Damage;
+    /// A follower acknowledges what another one has not heard of, then both it and the leader crash, and its disk loses
+    /// the hard state.
+    HardStateLoss = "hard-state-loss" in Damage;
     /// A data folder is emptied; its node must be refused for ever.
     Wipe = "wipe" in Damage;
     /// A data folder becomes what it was before an earlier start; its node must be refused for ever.

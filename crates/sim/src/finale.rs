@@ -6,7 +6,7 @@ use crate::network::{ProcessId, Weather};
 use crate::world::{Event, World};
 use quorate_consensus::Status;
 use quorate_node::Phase;
-use quorate_types::{Applied, GroupId, NodeId, StateMachine};
+use quorate_types::{Applied, GroupId, StateMachine};
 use std::time::Duration;
 
 /// How often a run looks whether its stage is over.
@@ -127,7 +127,8 @@ impl World {
             }
             Stage::Healed => {
                 let citizens = self.citizens();
-                if self.all_run(&citizens) && self.agree_on_leader(&citizens) {
+                let are_ready = self.all_run(&citizens) && self.agree_on_leader(&citizens);
+                if are_ready && self.are_members_settled() {
                     self.enter(Stage::Probing);
                     self.probe_all(citizens);
                 } else {
@@ -179,6 +180,10 @@ impl World {
             };
             seen.push_str(&format!(" [n{}: {state}]", id.0 + 1));
         }
+        if !self.are_members_settled() {
+            let agreed = self.agreed_members().map(ToString::to_string).unwrap_or_default();
+            seen.push_str(&format!(" the members change: {agreed}"));
+        }
         self.fail("liveness", seen);
     }
 
@@ -188,6 +193,7 @@ impl World {
         if !self.mix.early {
             self.unleash();
         }
+        self.begin_churn();
         for client in 0..self.mix.workload.client_count {
             self.plan_in(Duration::from_millis(client as u64), Event::Call(ClientId(client)));
         }
@@ -235,7 +241,7 @@ impl World {
     fn agree_on_leader(&self, ids: &[ProcessId]) -> bool {
         let leader = |id: &ProcessId| self.group_status(*id).and_then(|status| status.leader);
         let first = ids.first().and_then(leader);
-        let is_one = |id: &ProcessId| Some(NodeId(id.0 as u64 + 1)) == first;
+        let is_one = |id: &ProcessId| first.is_some() && self.node_of(*id) == first;
         ids.iter().any(is_one) && ids.iter().all(|id| leader(id) == first)
     }
 
@@ -248,8 +254,9 @@ impl World {
                 !self.network.is_cut(leading, *id) && !self.network.is_cut(*id, leading)
             });
             let near: Vec<ProcessId> = near.collect();
-            let agreed = near.iter().all(|id| leader(*id) == Some(NodeId(leading.0 as u64 + 1)));
-            let is_quorum = near.len() > self.processes.len() / 2;
+            let node = self.node_of(leading).filter(|_| !near.is_empty());
+            let agreed = node.is_some() && near.iter().all(|id| leader(*id) == node);
+            let is_quorum = near.len() > self.voter_count() / 2;
             (agreed && is_quorum).then_some(near)
         };
         self.core.iter().find_map(|id| follows(*id)).unwrap_or_default()

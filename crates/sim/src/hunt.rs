@@ -18,12 +18,16 @@ struct Hunt {
     spent: Option<f64>,
 }
 
-/// Runs seeds until one kills the mutant.
+/// Runs seeds until one kills the mutant. A seed that fails without the mutant as well kills nothing.
 fn hunt(mutant: Mutant, arguments: &Arguments, options: Options) -> Hunt {
     let began = spent::by_thread();
-    let options = Options { mutant: Some(mutant), ..options };
+    let broken = Options { mutant: Some(mutant), ..options };
+    let unbroken = Options { mutant: None, ..options };
     let mut seeds = arguments.first..arguments.first + arguments.seeds;
-    let killed = seeds.find_map(|seed| Some((seed, run_seed(seed, options).violation?)));
+    let killed = seeds.find_map(|seed| {
+        let violation = run_seed(seed, broken).violation?;
+        run_seed(seed, unbroken).violation.is_none().then_some((seed, violation))
+    });
     let spent = spent::by_thread().zip(began).map(|(ended, began)| ended - began);
     Hunt { mutant, killed, spent }
 }

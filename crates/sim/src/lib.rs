@@ -2,7 +2,7 @@
 //!
 //! [`run()`] turns a seed into an [`Outcome`]: three or five production nodes with their stores in one thread, under a virtual clock,
 //! a network that loses, reorders and repeats ([`network`]), disks that know live bytes from durable ones ([`disk`]) and
-//! engines that lose unsynced batches. Each seed draws its own mix of faults ([`swarm`]); clients work on registers
+//! engines that lose unsynced batches. In some seeds members come and go (`churn`). Each seed draws its own mix of faults ([`swarm`]); clients work on registers
 //! ([`client`]); at the end everything is healed and progress is demanded. What must hold is in [`checkers`], one
 //! promise a file; what is broken on purpose to see that they notice, in [`mutants`].
 //!
@@ -12,6 +12,7 @@ mod answers;
 mod atlas;
 mod calls;
 pub mod checkers;
+mod churn;
 pub mod client;
 pub mod clock;
 mod core;

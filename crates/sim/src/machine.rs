@@ -154,6 +154,7 @@ impl World {
             }
             let result = self.agreement.on_apply(id, *index, entry.hash());
             self.accuse(result);
+            self.note_committed(*index, entry);
             expected = expected.next();
         }
     }

@@ -22,6 +22,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// A sixth of a run is asking for memory and giving it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One seed in so many is run twice, and both runs must leave the same trace.
 const REPEATED_EVERY: u64 = 20;
 
@@ -54,6 +58,9 @@ struct Arguments {
     /// How many seeds run at once; by default as many as there are processors.
     #[arg(long)]
     threads: Option<usize>,
+    /// Leave out what was added to the world later: changes of members and of settings, lost hard states. Seeds mean what they meant before.
+    #[arg(long)]
+    plain: bool,
     /// Measure how fast a long history is judged, and run nothing.
     #[arg(long, conflicts_with_all = ["seed", "mutant"])]
     checker_bench: bool,
@@ -135,7 +142,12 @@ fn main() -> ExitCode {
 
 fn options(arguments: &Arguments, verbosity: Verbosity) -> Options {
     let work = Duration::from_secs(arguments.seconds);
-    Options { work, verbosity, mutant: arguments.mutant.and_then(Broken::one) }
+    Options {
+        work,
+        verbosity,
+        plain: arguments.plain,
+        mutant: arguments.mutant.and_then(Broken::one),
+    }
 }
 
 fn run_seed(seed: u64, options: Options) -> Outcome {

@@ -1,10 +1,10 @@
 //! Marks on rare branches: what must happen somewhere in a long run, because nothing that never happens is tested.
 
 use quorate_consensus::raft::{AppendOutcome, Message as Raft, Verdict};
-use quorate_consensus::{ElectionCause, Event, Mending, Message, StepDownReason};
+use quorate_consensus::{ElectionCause, Event, Mending, Message, Metrics, StepDownReason};
 
 /// Every mark that a long run must hit.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 25] = [
     "campaign after a timeout",
     "campaign after a closed link",
     "leadership handed over",
@@ -13,6 +13,7 @@ pub const ALL: [&str; 20] = [
     "leader without a quorum",
     "leader with a stalled disk",
     "leader with a damaged slot",
+    "joint configuration",
     "snapshot needed",
     "snapshot installed",
     "damaged slot refilled",
@@ -25,10 +26,23 @@ pub const ALL: [&str; 20] = [
     "repair asked for",
     "repair answered with an entry",
     "repair answered with a verdict",
+    "terms asked for after a loss",
+    SNAPSHOT_GOES_ON,
+    "log truncated",
+    "acknowledgement of another leadership",
 ];
+
+/// A transfer went on, from the first piece that was not acknowledged.
+pub const SNAPSHOT_GOES_ON: &str = "snapshot piece sent again";
 
 /// From so many seeds on, a run that misses a mark has failed.
 pub const SEED_COUNT_MIN: usize = 1_000;
+
+/// What takes more seeds to happen.
+pub const RARE: [&str; 1] = ["damaged slot given up by proof"];
+
+/// From so many on even that must.
+pub const RARE_SEED_COUNT_MIN: usize = 10_000;
 
 /// The mark that an event hits.
 #[must_use]
@@ -44,6 +58,9 @@ pub fn of_event(event: &Event) -> Option<&'static str> {
             StepDownReason::Damaged => "leader with a damaged slot",
             StepDownReason::Removed => return None,
         },
+        Event::Configuration { configuration, .. } if configuration.is_joint() => {
+            "joint configuration"
+        }
         Event::SnapshotNeeded { .. } => "snapshot needed",
         Event::SnapshotInstalled { .. } => "snapshot installed",
         Event::Mended { how: Mending::From(_), .. } => "damaged slot refilled",
@@ -60,6 +77,15 @@ pub fn of_event(event: &Event) -> Option<&'static str> {
     })
 }
 
+/// The marks that a replica's own counters hit, and how often at least.
+pub fn of_metrics(metrics: &Metrics) -> impl Iterator<Item = (&'static str, u64)> {
+    let counted = [
+        ("log truncated", metrics.truncated_count),
+        ("acknowledgement of another leadership", metrics.stale_count),
+    ];
+    counted.into_iter().filter(|(_, count)| *count > 0)
+}
+
 /// The mark that a message hits when it is sent.
 #[must_use]
 pub fn of_message(message: &Message) -> Option<&'static str> {
@@ -72,6 +98,7 @@ pub fn of_message(message: &Message) -> Option<&'static str> {
         Raft::VoteReply { granted: false, .. } => "vote refused",
         Raft::Stale { .. } => "stale sender told",
         Raft::TimeoutNow { .. } => "leadership handed over",
+        Raft::Survey { .. } => "terms asked for after a loss",
         Raft::Repair { .. } => "repair asked for",
         Raft::RepairReply { entries, .. } if !entries.is_empty() => "repair answered with an entry",
         Raft::RepairReply { verdicts, .. } if verdicts.iter().any(|(_, v)| is_telling(*v)) => {
@@ -86,7 +113,6 @@ pub fn of_message(message: &Message) -> Option<&'static str> {
         | Raft::Heartbeat { .. }
         | Raft::HeartbeatReply { .. }
         | Raft::Commit { .. }
-        | Raft::Survey { .. }
         | Raft::Propose { .. }
         | Raft::Refuse { .. }
         | Raft::Read { .. }

@@ -103,14 +103,10 @@ impl Mutant {
     pub fn is_quick(self) -> bool {
         let slow = [
             Mutant::Amnesia,
-            Mutant::Makes(Mistake::EarlyChange),
-            Mutant::Makes(Mistake::JointSkipped),
-            Mutant::Makes(Mistake::LossForgotten),
             Mutant::Makes(Mistake::ResetBeforeInstall),
             Mutant::Makes(Mistake::GivenUpUnproved),
             Mutant::Makes(Mistake::TornIsWhole),
             Mutant::Makes(Mistake::RecycledEarly),
-            Mutant::Makes(Mistake::StallIgnored),
             Mutant::Makes(Mistake::OldTermCommit),
             Mutant::Makes(Mistake::InstallUnrecorded),
             Mutant::Makes(Mistake::TailNotRewritten),

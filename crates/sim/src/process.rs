@@ -2,7 +2,9 @@
 
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
+use crate::checkers::stalls::Stalls;
 use crate::checkers::{Violation, bounded};
+use crate::churn::Standing;
 use crate::clock::Clock;
 use crate::core::FOR_EVER;
 use crate::dice::PartsPerMillion;
@@ -17,7 +19,7 @@ use crate::world::{Event, World};
 use quorate_consensus::{Event as ConsensusEvent, Message};
 use quorate_log::{DamageWhat, Log, LogOptions};
 use quorate_node::{
-    Node, NodeEffect, NodeInput, NodeOptions, RequestId, StopReason, StreamPurpose,
+    Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
 };
 use quorate_store::engine::MemoryDisk;
 use quorate_types::{
@@ -26,6 +28,9 @@ use quorate_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// How many starts of a seed whose settings change come with other settings.
+const TUNED_STARTS: PartsPerMillion = 400_000;
 
 /// At one in so many starts the log is compared with what was claimed before.
 const OPEN_SAMPLE: u64 = 3;
@@ -76,6 +81,8 @@ pub(crate) struct Process {
     pub(crate) claims: Claims,
     /// What it said of itself.
     pub(crate) order: Order,
+    /// How long it has led without its disk.
+    stalls: Stalls,
     /// How its next write to the log ends.
     pub(crate) sabotage: Option<Ending>,
     /// Until when its disk stands still.
@@ -86,6 +93,8 @@ pub(crate) struct Process {
     pub(crate) disk_slow_until: Instant,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
+    /// Whether its hard state may be lost: that takes everybody else to make up for.
+    pub(crate) is_forgetful: bool,
     /// Whether its disk was ever damaged, or failed to sync: what lies behind the end of the log may not be what it was, and once the end has
     /// come there, it cannot be told from a batch that was lost.
     pub(crate) is_tainted: bool,
@@ -99,6 +108,8 @@ pub(crate) struct Process {
     pub(crate) is_barred: bool,
     /// Whether it must not be started again before everything is healed.
     pub(crate) is_frozen: bool,
+    /// Where it stands to the cluster.
+    pub(crate) standing: Standing,
     /// What its folder was at an earlier time.
     pub(crate) image: Option<Image>,
 }
@@ -129,6 +140,8 @@ pub(crate) struct Running {
     pub(crate) dialling: BTreeSet<(ProcessId, StreamPurpose)>,
     /// The next stream.
     pub(crate) next_stream: u64,
+    /// The transfer of which it last sent a piece, and the number of that.
+    pub(crate) last_piece: Option<(u64, u64)>,
     /// The next request.
     pub(crate) next_request: u64,
     /// Who waits for which request.
@@ -161,7 +174,7 @@ impl Running {
 }
 
 impl Process {
-    pub(crate) fn new() -> Process {
+    pub(crate) fn new(standing: Standing) -> Process {
         Process {
             disk: CrashDisk::new(),
             engine: MemoryDisk::new(),
@@ -169,17 +182,20 @@ impl Process {
             running: None,
             claims: Claims::default(),
             order: Order::default(),
+            stalls: Stalls::default(),
             sabotage: None,
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
             is_wounded: false,
+            is_forgetful: false,
             is_tainted: false,
             is_stateless: false,
             is_exiled: false,
             exiled_since: Instant::ZERO,
             is_barred: false,
             is_frozen: false,
+            standing,
             image: None,
         }
     }
@@ -195,9 +211,13 @@ pub(crate) fn address(process: ProcessId) -> String {
     format!("{}.sim:7000", name(process))
 }
 
+/// The process of a name.
+pub(crate) fn process_named(name: &str) -> Option<ProcessId> {
+    name.strip_prefix('n')?.parse::<usize>().ok()?.checked_sub(1).map(ProcessId)
+}
+
 pub(crate) fn process_at(address: &str) -> Option<ProcessId> {
-    let number: usize = address.strip_prefix('n')?.strip_suffix(".sim:7000")?.parse().ok()?;
-    number.checked_sub(1).map(ProcessId)
+    process_named(address.strip_suffix(".sim:7000")?)
 }
 
 /// What a log on a disk says of the group, and whether its end is unreadable.
@@ -221,20 +241,26 @@ impl World {
         }
         process.life = Life(life.0 + 1);
         process.order.on_restart();
+        self.configurations.on_restart(id);
+        process.stalls = Stalls::default();
         self.trace.step(self.now, "open", &[id.0 as u64, life.0 + 1], |f| {
             write!(f, "{} for the {}. time", name(id), life.0 + 1)
         });
         if self.dice.process.below(OPEN_SAMPLE) == 0 {
             self.check_opened(id);
         }
+        if self.mix.is_tuned && self.tuning.chance(TUNED_STARTS) {
+            self.mix.settings[id.0].tune(&mut self.tuning);
+        }
         let is_exiled = self.processes[id.0].is_exiled;
+        let is_outcast = is_exiled || self.processes[id.0].standing == Standing::Left;
         match self.try_open(id) {
             Ok(()) if is_exiled && self.dice.process.chance(EXILE_CUT) => {
                 let wait = self.dice.process.duration(Duration::from_millis(1), EXILE_CUT_MAX);
                 self.plan_in(wait, Event::CutExile(id, Life(life.0 + 1)));
             }
             Ok(()) => {}
-            Err(reason) if is_exiled && reason.contains(REFUSED_FOR_GOOD) => {
+            Err(reason) if is_outcast && reason.contains(REFUSED_FOR_GOOD) => {
                 self.processes[id.0].is_barred = true;
             }
             Err(reason) if self.processes[id.0].is_wounded && reason.contains(LOG_CUT_SHORT) => {
@@ -286,7 +312,7 @@ impl World {
         }
         let result = match log_summary(&process.disk, self.mix.log(id), group) {
             Ok((_, true)) if process.is_tainted => return self.wound(id),
-            Ok((log, _)) => process.claims.check_opened(NodeId(id.0 as u64 + 1), &log),
+            Ok((log, _)) => process.claims.check_opened(self.label(id), &log),
             // The node will say so itself.
             Err(_) => Ok(()),
         };
@@ -319,6 +345,7 @@ impl World {
             dialled: BTreeSet::new(),
             dialling: BTreeSet::new(),
             next_stream: 0,
+            last_piece: None,
             next_request: 0,
             requests: BTreeMap::new(),
             wake_count: 0,
@@ -331,13 +358,21 @@ impl World {
         Ok(())
     }
 
+    /// The id of a process's node for reports: that of a newcomer may not be known yet.
+    pub(crate) fn label(&self, id: ProcessId) -> NodeId {
+        self.node_of(id).unwrap_or(NodeId(id.0 as u64 + 1))
+    }
+
     fn node_options(&mut self, id: ProcessId) -> NodeOptions {
+        let join = self.join_of(id);
+        let founders = (0..self.mix.process_count).map(ProcessId);
+        let founders = founders.map(|id| (name(id), address(id)));
         NodeOptions {
             name: name(id),
-            cluster: self.ids().map(|id| (name(id), address(id))).collect(),
-            join: None,
+            cluster: if join.is_none() { founders.collect() } else { Vec::new() },
+            join,
             protocol: ProtocolName::Raft,
-            timing: self.mix.timing,
+            timing: self.mix.settings[id.0].timing,
             limits: self.mix.settings[id.0].limits,
             log: self.mix.log(id).clone(),
             entropy: self.dice.process.bits(),
@@ -429,23 +464,37 @@ impl World {
     pub(crate) fn look_at_status(&mut self, id: ProcessId) {
         let process = &mut self.processes[id.0];
         let Some(running) = &mut process.running else { return };
-        let status = running.status(self.now);
+        let (status, local) = (running.status(self.now), running.local(self.now));
         running.node_id = status.node;
-        if status.phase == quorate_node::Phase::Running && status.awaiting_snapshot.is_empty() {
+        if status.phase == Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
         let result = self.check_exiles(id, &status);
         self.accuse(result);
+        let callers = self.mix.workload.client_count + self.processes.len() + OPERATOR_COUNT;
         let process = &mut self.processes[id.0];
         if let Some(group) = status.groups.get(&GroupId(0)) {
             let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
             let result = process.order.on_status(group, has_state, process.is_wounded);
-            let callers = self.mix.workload.client_count + self.mix.process_count + OPERATOR_COUNT;
             let limits = &self.mix.settings[id.0].limits;
             // A client that stopped waiting may have called again.
             let result =
                 result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+            // Who was refused leads nobody, whatever its replica last said of itself.
+            let result = match status.phase {
+                Phase::Running => result.and(process.stalls.on_status(group, local)),
+                Phase::Recovering
+                | Phase::Forming { .. }
+                | Phase::Joining { .. }
+                | Phase::Stopped(_) => result,
+            };
+            for (mark, count) in marks::of_metrics(&group.metrics) {
+                let hits = self.counts.marks.entry(mark).or_default();
+                *hits = (*hits).max(count);
+            }
             let result = result.and(self.matches.on_status(group));
+            let are_whole = self.processes.iter().all(|it| !it.is_wounded && !it.is_tainted);
+            let result = result.and(self.configurations.on_status(id, group, are_whole));
             self.accuse(result);
         }
     }
@@ -546,10 +595,21 @@ impl World {
             *self.counts.marks.entry(mark).or_default() += 1;
         }
         match event {
-            ConsensusEvent::Role { epoch, .. } => {
+            ConsensusEvent::Role { epoch, role } => {
                 let node = node.unwrap_or(epoch.owner);
                 let result = self.elections.on_event(node, group, event);
                 self.accuse(result);
+                if let Some(status) = self.group_status(id) {
+                    let result = self.configurations.on_role(id, *role, &status);
+                    self.accuse(result);
+                }
+            }
+            ConsensusEvent::Configuration { index, configuration } => {
+                if let Some(status) = self.group_status(id) {
+                    let result =
+                        self.configurations.on_appended(id, *index, configuration, &status);
+                    self.accuse(result);
+                }
             }
             ConsensusEvent::Diverged { .. } => self.fail("agreement", event.to_string()),
             ConsensusEvent::SnapshotInstalled { .. } => self.counts.snapshot_count += 1,
@@ -557,7 +617,6 @@ impl World {
             | ConsensusEvent::Leader { .. }
             | ConsensusEvent::Campaign { .. }
             | ConsensusEvent::SteppedDown { .. }
-            | ConsensusEvent::Configuration { .. }
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
             | ConsensusEvent::Mended { .. }
@@ -574,12 +633,19 @@ impl World {
             StopReason::Asked => running.leaving,
             StopReason::Log(_) => running.disk_failed,
             StopReason::Machine(_) => running.engine_failed,
-            StopReason::Refused(_) => self.processes[id.0].is_exiled,
+            StopReason::Refused(_) => {
+                let is_dropped = |node| self.configurations.is_dropped(node);
+                self.processes[id.0].is_exiled || self.node_of(id).is_some_and(is_dropped)
+            }
         };
         if !right {
             self.fail("stop", format!("{} stops: {reason:?}", name(id)));
         }
+        let is_asked = reason == StopReason::Asked;
         self.kill(id);
+        if is_asked && self.processes[id.0].standing == Standing::Left {
+            return;
+        }
         // A supervisor starts a node that was refused like any other.
         self.reopen_later(id);
     }

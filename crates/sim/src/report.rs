@@ -37,6 +37,10 @@ pub struct Counts {
     pub claim_count: u64,
     /// Runs in which a core got on while others kept what ailed them.
     pub core_count: u64,
+    /// Hard states that disks lost.
+    pub lost_hard_state_count: u64,
+    /// Changes of members that came to their end.
+    pub change_count: u64,
     /// How often each rare branch was taken.
     pub marks: BTreeMap<&'static str, u64>,
     /// What became of frames.
@@ -68,7 +72,12 @@ impl Summary {
         if self.runs.len() < marks::SEED_COUNT_MIN {
             return Vec::new();
         }
-        let is_missed = |mark: &&str| !self.runs.iter().any(|run| run.marks.contains_key(mark));
+        let is_demanded = |mark: &str| {
+            !marks::RARE.contains(&mark) || self.runs.len() >= marks::RARE_SEED_COUNT_MIN
+        };
+        let is_missed = |mark: &&str| {
+            is_demanded(mark) && !self.runs.iter().any(|run| run.marks.contains_key(mark))
+        };
         marks::ALL.into_iter().filter(is_missed).collect()
     }
 
@@ -144,6 +153,8 @@ impl fmt::Display for Summary {
         self.row(f, "snapshots installed", |run| run.snapshot_count)?;
         self.row(f, "starts without a state", |run| run.stateless_start_count)?;
         self.row(f, "cores that got on alone", |run| run.core_count)?;
+        self.row(f, "hard states lost", |run| run.lost_hard_state_count)?;
+        self.row(f, "changes of members", |run| run.change_count)?;
         self.row(f, "frames", |run| run.frames.sent)?;
         self.row(f, "- lost", |run| run.frames.lost)?;
         self.row(f, "- twice", |run| run.frames.duplicated)?;

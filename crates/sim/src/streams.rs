@@ -8,7 +8,7 @@ use crate::world::{Event, World};
 use bytes::BytesMut;
 use quorate_consensus::Message;
 use quorate_node::{NodeInput, StreamDirection, StreamId, StreamPurpose};
-use quorate_types::{Frame, FrameKind, NodeId};
+use quorate_types::{Frame, FrameKind};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -112,17 +112,36 @@ impl World {
         if let Some(mark) = message.as_ref().and_then(marks::of_message) {
             *self.counts.marks.entry(mark).or_default() += 1;
         }
+        if frame.kind == FrameKind::Bulk {
+            self.watch_transfer(id, &frame);
+        }
         if let Some(message) = &message {
             let running = self.processes[id.0].running.as_ref();
             let node = running.and_then(|running| running.node_id);
-            self.matches.on_send(node.unwrap_or(NodeId(id.0 as u64 + 1)), message);
+            self.matches.on_send(node.unwrap_or_else(|| self.label(id)), message);
         }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
+            if let Claim::Voted(epoch) = claim
+                && let Some(node) = self.node_of(id)
+            {
+                let result = self.elections.on_vote(node, epoch);
+                self.accuse(result);
+            }
             self.check_claim(id, claim);
         }
         let sent = self.network.send(self.now, id, stream, frame, &mut self.dice.network);
         for (at, packet) in sent {
             self.plan(at, Event::Arrival(packet));
+        }
+    }
+
+    /// Marks a transfer whose pieces are sent again.
+    fn watch_transfer(&mut self, id: ProcessId, frame: &Frame) {
+        let Some(running) = &mut self.processes[id.0].running else { return };
+        let Some((transfer, number)) = quorate_node::piece_of(&frame.payload) else { return };
+        let last = running.last_piece.replace((transfer, number));
+        if last.is_some_and(|(of, last)| of == transfer && number <= last) {
+            *self.counts.marks.entry(marks::SNAPSHOT_GOES_ON).or_default() += 1;
         }
     }
 
@@ -142,7 +161,7 @@ impl World {
         let durable = self.processes[id.0].disk.durable();
         let result = match log_summary(&durable, self.mix.log(id), group) {
             Ok((_, true)) if self.processes[id.0].is_tainted => return self.wound(id),
-            Ok((log, _)) => Claims::check_sent(NodeId(id.0 as u64 + 1), claim, &log),
+            Ok((log, _)) => Claims::check_sent(self.label(id), claim, &log),
             Err(error) => {
                 return self.fail("claims", format!("{} has no durable log: {error}", name(id)));
             }

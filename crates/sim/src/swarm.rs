@@ -1,6 +1,7 @@
 //! What one seed is made of. Each seed draws its own mix: some faults often, some never (Groce et al. 2012, "Swarm
 //! testing"), because a bug may need one kind of fault without another in its way.
 
+use crate::churn::SPARE_COUNT;
 use crate::dice::{Dice, PartsPerMillion};
 use crate::fault_kind::{FaultFamily, FaultKind};
 use crate::network::{ProcessId, Weather};
@@ -63,6 +64,24 @@ pub struct Settings {
     pub limits: Limits,
     /// Bounds of its log.
     pub log: LogOptions,
+    /// How long things take.
+    pub timing: Timing,
+}
+
+impl Settings {
+    /// Draws them anew, as far as members of one cluster may differ.
+    pub(crate) fn tune(&mut self, dice: &mut Dice) {
+        let digest_interval = self.limits.digest_interval;
+        self.limits = Limits { digest_interval, ..limits(dice) };
+        self.log = log_options(dice);
+        let (heartbeat, least, most) =
+            pick(dice, &[(100, 500, 1_000), (50, 400, 800), (150, 600, 1_200), (100, 700, 900)]);
+        self.timing = Timing {
+            heartbeat_interval: Duration::from_millis(heartbeat),
+            election_timeout_min: Duration::from_millis(least),
+            election_timeout_max: Duration::from_millis(most),
+        };
+    }
 }
 
 /// Everything that a seed draws before it begins.
@@ -86,12 +105,23 @@ pub struct Mix {
     pub workload: Workload,
     /// Bounds of each process's replica and log: the same for all, or not.
     pub settings: Vec<Settings>,
-    /// How long things take.
-    pub timing: Timing,
+    /// Whether processes start with other settings now and then.
+    pub is_tuned: bool,
+    /// Whether members come and go, and the mean time from one change to the next.
+    pub churn: Option<Duration>,
 }
 
 /// How many seeds have five processes; the others have three.
 const FIVE: PartsPerMillion = 250_000;
+
+/// How many seeds have members that come and go.
+const CHURN: PartsPerMillion = 350_000;
+
+/// How many seeds have hard states that are lost.
+const LOSS: PartsPerMillion = 250_000;
+
+/// How many seeds have processes that start with other settings now and then.
+const TUNED: PartsPerMillion = 250_000;
 
 /// How many families of faults a seed leaves out.
 const FAMILY_LEFT_OUT: PartsPerMillion = 350_000;
@@ -112,6 +142,51 @@ impl Mix {
     /// Draws a mix.
     #[must_use]
     pub fn draw(seed: u64) -> Mix {
+        let mut mix = Mix::plain(seed);
+        mix.add_churn(&mut Dice::new(seed, "members"));
+        mix.add_loss(&mut Dice::new(seed, "loss"));
+        mix.add_tuning(&mut Dice::new(seed, "tuning"));
+        mix
+    }
+
+    /// Hard states are lost, in some seeds whose members stay: who lost its own asks every member that it knows of.
+    fn add_loss(&mut self, dice: &mut Dice) {
+        if self.churn.is_none() && dice.chance(LOSS) {
+            let interval = millis(dice, &[6_000, 12_000, 20_000]);
+            self.faults.push(FaultRate { kind: FaultKind::HardStateLoss, interval });
+        }
+    }
+
+    /// Each process has settings of its own and starts with others now and then, in some seeds.
+    fn add_tuning(&mut self, dice: &mut Dice) {
+        self.is_tuned = dice.chance(TUNED);
+        if self.is_tuned {
+            self.settings.iter_mut().for_each(|settings| settings.tune(dice));
+        }
+    }
+
+    /// Members come and go, in some seeds.
+    fn add_churn(&mut self, dice: &mut Dice) {
+        if !dice.chance(CHURN) {
+            return;
+        }
+        self.churn = Some(millis(dice, &[1_500, 4_000, 8_000]));
+        let mixed = dice.chance(500_000);
+        let first = self.settings[0].clone();
+        for _ in 0..SPARE_COUNT {
+            let mut settings = first.clone();
+            if mixed {
+                let digest_interval = first.limits.digest_interval;
+                settings.limits = Limits { digest_interval, ..limits(dice) };
+                settings.log = log_options(dice);
+            }
+            self.settings.push(settings);
+        }
+    }
+
+    /// Draws what every version of the world draws, and nothing that was added later.
+    #[must_use]
+    pub fn plain(seed: u64) -> Mix {
         let mut dice = Dice::new(seed, "mix");
         let dice = &mut dice;
         let process_count = if dice.chance(FIVE) { 5 } else { 3 };
@@ -125,7 +200,8 @@ impl Mix {
             early: dice.chance(150_000),
             workload: workload(dice),
             settings: settings(dice, process_count),
-            timing: Timing::default(),
+            is_tuned: false,
+            churn: None,
         }
     }
 }
@@ -170,7 +246,7 @@ fn faults(dice: &mut Dice) -> Vec<FaultRate> {
     let mut faults = Vec::new();
     let families: Vec<FaultFamily> =
         FaultFamily::ALL.into_iter().filter(|_| !dice.chance(FAMILY_LEFT_OUT)).collect();
-    for kind in FaultKind::ALL {
+    for kind in FaultKind::ALL.iter().filter(|kind| **kind != FaultKind::HardStateLoss) {
         let taken = dice.chance(KIND_TAKEN) && families.contains(&kind.family());
         let interval = millis(dice, &[6_000, 12_000, 20_000, 40_000]);
         if taken {
@@ -185,13 +261,14 @@ fn faults(dice: &mut Dice) -> Vec<FaultRate> {
 }
 
 fn settings(dice: &mut Dice, process_count: usize) -> Vec<Settings> {
-    let first = Settings { limits: limits(dice), log: log_options(dice) };
+    let first =
+        Settings { limits: limits(dice), log: log_options(dice), timing: Timing::default() };
     let mixed = dice.chance(300_000);
     let mut all = vec![first; process_count];
     for settings in all.iter_mut().skip(1).filter(|_| mixed) {
         let digest_interval = settings.limits.digest_interval;
         let limits = Limits { digest_interval, ..limits(dice) };
-        *settings = Settings { limits, log: log_options(dice) };
+        *settings = Settings { limits, log: log_options(dice), timing: Timing::default() };
     }
     all
 }
@@ -256,6 +333,12 @@ impl fmt::Display for Mix {
         write!(f, "get={get} scan={scan} swap={swap} delete={delete} compact={compact}; faults")?;
         for FaultRate { kind, interval } in &self.faults {
             write!(f, " {}/{interval:?}", kind.name())?;
+        }
+        if self.is_tuned {
+            f.write_str("; settings change")?;
+        }
+        if let Some(interval) = self.churn {
+            write!(f, "; members change/{interval:?}")?;
         }
         if self.early {
             f.write_str(" from the start")?;

@@ -5,8 +5,10 @@
 
 use crate::checkers::Violation;
 use crate::checkers::agreement::Agreement;
+use crate::checkers::configuration::Configurations;
 use crate::checkers::election::Elections;
 use crate::checkers::matches::Matches;
+use crate::churn::{Churn, SPARE_COUNT, Standing};
 use crate::client::Clients;
 use crate::dice::Dice;
 use crate::disk::{Ending, Ticket};
@@ -35,13 +37,21 @@ pub struct Options {
     pub work: Duration,
     /// How much text the trace makes.
     pub verbosity: Verbosity,
+    /// Whether what later versions of the world draw in addition is left out: then seeds mean what they meant to earlier
+    /// ones.
+    pub plain: bool,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { work: Duration::from_secs(60), verbosity: Verbosity::Quiet, mutant: None }
+        Options {
+            work: Duration::from_secs(60),
+            verbosity: Verbosity::Quiet,
+            plain: false,
+            mutant: None,
+        }
     }
 }
 
@@ -78,8 +88,12 @@ pub(crate) enum Event {
     Mend(Vec<(ProcessId, ProcessId)>),
     /// A machine's links hold frames back until then.
     Clog(ProcessId, Instant),
+    /// A follower of this leader and the leader crash, and the follower loses its hard state.
+    Forget(ProcessId, ProcessId),
     /// A disk has space again.
     Space(ProcessId),
+    /// An operator looks at the members.
+    Operate,
     /// The run looks whether its stage is over.
     Look,
 }
@@ -158,6 +172,12 @@ pub struct World {
     pub(crate) elections: Elections,
     /// What leaders believe of their peers.
     pub(crate) matches: Matches,
+    /// Who counts.
+    pub(crate) configurations: Configurations,
+    /// What operators want of it.
+    pub(crate) churn: Churn,
+    /// What processes are set to when they start with other settings.
+    pub(crate) tuning: Dice,
     /// How far the run is.
     pub(crate) stage: Stage,
     /// Since when.
@@ -180,8 +200,8 @@ impl World {
     /// The world of a seed, before anything has happened.
     #[must_use]
     pub fn new(seed: u64, options: Options) -> World {
-        let mix = Mix::draw(seed);
-        let count = mix.process_count;
+        let mix = if options.plain { Mix::plain(seed) } else { Mix::draw(seed) };
+        let count = mix.process_count + if mix.churn.is_some() { SPARE_COUNT } else { 0 };
         let weather = if mix.early { mix.weather } else { Weather::fair() };
         World {
             now: Instant::ZERO,
@@ -198,11 +218,14 @@ impl World {
             },
             trace: Trace::new(options.verbosity),
             network: Network::new(count, weather),
-            processes: (0..count).map(|_| Process::new()).collect(),
+            processes: (0..count).map(|id| Process::new(standing(id, mix.process_count))).collect(),
             clients: Clients::new(mix.workload, count),
             agreement: Agreement::default(),
             elections: Elections::default(),
             matches: Matches::default(),
+            configurations: Configurations::default(),
+            churn: Churn::new(seed, mix.churn),
+            tuning: Dice::new(seed, "settings"),
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
             probes: vec![None; count],
@@ -254,7 +277,9 @@ impl World {
             Event::Strike(number) => self.strike(number),
             Event::Mend(links) => self.mend(&links),
             Event::Clog(victim, until) => self.begin_clog(victim, until),
+            Event::Forget(victim, leader) => self.forget(victim, leader),
             Event::Space(process) => self.processes[process.0].disk.set_full(false),
+            Event::Operate => self.operate(),
             Event::Look => self.look(),
         }
     }
@@ -312,4 +337,9 @@ impl World {
     pub fn into_trace(self) -> Trace {
         self.trace
     }
+}
+
+/// Machines beside those that form the cluster wait until they are wanted.
+fn standing(id: usize, founder_count: usize) -> Standing {
+    if id < founder_count { Standing::Present } else { Standing::Spare }
 }

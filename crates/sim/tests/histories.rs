@@ -472,3 +472,173 @@ fn a_compaction_that_saw_less_than_an_earlier_write_is_wrong() {
 fn an_answer_to_another_question_is_wrong() {
     Book::default().delete((1, 0, 1), 1, Outcome::Written(Revision(2))).wrong_by_witness();
 }
+
+mod members {
+    //! Histories of members.
+
+    use quorate_consensus::{Metrics, PeerStatus, RoleName, Status};
+    use quorate_sim::checkers::Violation;
+    use quorate_sim::checkers::configuration::Configurations;
+    use quorate_sim::network::ProcessId;
+    use quorate_types::{
+        Configuration, Epoch, GroupId, Incarnation, Index, Intent, Member, NodeId, Position,
+    };
+
+    /// The voters, and those of the configuration before in a joint one.
+    fn configuration(voters: &[u64], outgoing: &[u64]) -> Configuration {
+        let ids = voters.iter().chain(outgoing).copied();
+        let member = |id: u64| Member {
+            incarnation: Incarnation(id),
+            name: format!("n{id}"),
+            peer_address: format!("n{id}:1"),
+            voter: voters.contains(&id),
+            outgoing_voter: outgoing.contains(&id),
+            intent: Intent::Stay,
+        };
+        let members = ids.map(|id| (NodeId(id), member(id))).collect();
+        Configuration { members, removed_max: NodeId(0) }
+    }
+
+    /// The committed configurations in order, from index 1 on, ten apart.
+    fn committed(steps: &[Configuration]) -> Result<Configurations, Violation> {
+        let mut configurations = Configurations::default();
+        for (place, step) in steps.iter().enumerate() {
+            configurations.on_committed(Index(1 + 10 * place as u64), step.clone())?;
+        }
+        Ok(configurations)
+    }
+
+    fn check(steps: &[Configuration], legal: bool) {
+        assert_eq!(committed(steps).is_ok(), legal, "{steps:?}");
+    }
+
+    /// What n1 says that leads, with what it takes for committed and what n2 and n3 have acknowledged.
+    fn leader(of: &Configuration, committed: u64, matched: [u64; 2]) -> Status {
+        let epoch = Epoch::new(3, NodeId(1));
+        let peer = |matched: u64| PeerStatus {
+            matched: Index(matched),
+            next: Index(matched + 1),
+            in_flight_size: 0,
+            snapshot: false,
+            last_contact: None,
+            link_up: true,
+        };
+        let peers = [(NodeId(2), peer(matched[0])), (NodeId(3), peer(matched[1]))];
+        Status {
+            group: GroupId(0),
+            node: NodeId(1),
+            role: RoleName::Leader,
+            epoch,
+            leader: Some(NodeId(1)),
+            last: Position::new(Index(99), epoch),
+            durable: Index(99),
+            committed: Index(committed),
+            applied: Index(1),
+            synced: Index(1),
+            configuration: of.clone(),
+            peers: peers.into_iter().collect(),
+            why_not: None,
+            metrics: Metrics::default(),
+        }
+    }
+
+    const N1: ProcessId = ProcessId(0);
+
+    #[test]
+    fn steps_whose_quorums_meet_are_right() {
+        let three = configuration(&[1, 2, 3], &[]);
+        let joint = configuration(&[1, 4, 5], &[1, 2, 3]);
+        check(&[three.clone(), joint, configuration(&[1, 4, 5], &[])], true);
+        check(&[three.clone(), configuration(&[1, 2, 3, 4], &[])], true);
+        check(&[three.clone(), three], true);
+    }
+
+    #[test]
+    fn voters_that_are_exchanged_without_a_joint_step_are_wrong() {
+        let three = configuration(&[1, 2, 3], &[]);
+        check(&[three.clone(), configuration(&[1, 2, 4], &[])], false);
+        check(&[three.clone(), configuration(&[1, 2, 3, 4, 5], &[])], false);
+        check(&[three, configuration(&[4, 5, 6], &[])], false);
+    }
+
+    #[test]
+    fn a_joint_step_that_forgets_the_former_voters_is_wrong() {
+        let three = configuration(&[1, 2, 3], &[]);
+        check(&[three.clone(), configuration(&[1, 4, 5], &[1, 4, 5])], false);
+        let joint = configuration(&[1, 4, 5], &[1, 2, 3]);
+        check(&[three, joint, configuration(&[1, 2, 6], &[])], false);
+    }
+
+    #[test]
+    fn two_configurations_at_one_index_are_wrong() {
+        let three = configuration(&[1, 2, 3], &[]);
+        let mut configurations = committed(std::slice::from_ref(&three)).expect("one is right");
+        assert_eq!(configurations.on_committed(Index(1), three), Ok(false));
+        assert!(configurations.on_committed(Index(1), configuration(&[1, 2], &[])).is_err());
+    }
+
+    #[test]
+    fn an_id_that_comes_back_after_it_was_removed_is_wrong() {
+        let two = Configuration { removed_max: NodeId(3), ..configuration(&[1, 2], &[]) };
+        let back = Configuration { removed_max: NodeId(3), ..configuration(&[1, 2, 3], &[]) };
+        check(&[two, back], false);
+    }
+
+    #[test]
+    fn a_leader_changes_members_after_its_own_entry_and_one_step_at_a_time() {
+        let three = configuration(&[1, 2, 3], &[]);
+        let next = configuration(&[1, 2, 3, 4], &[]);
+        let begun = || {
+            let mut configurations = committed(std::slice::from_ref(&three)).expect("it is right");
+            let status = leader(&three, 5, [0, 0]);
+            assert_eq!(configurations.on_role(N1, RoleName::Leader, &status), Ok(()));
+            configurations
+        };
+        let append = |configurations: &mut Configurations, index: u64, committed: u64| {
+            let status = leader(&next, committed, [committed, 0]);
+            configurations.on_appended(N1, Index(index), &next, &status)
+        };
+        assert!(append(&mut begun(), 7, 5).is_err(), "nothing of its own is committed");
+        let mut configurations = begun();
+        assert_eq!(append(&mut configurations, 8, 6), Ok(()));
+        assert!(append(&mut configurations, 10, 7).is_err(), "the one at 8 is not committed");
+        assert_eq!(append(&mut configurations, 12, 11), Ok(()));
+    }
+
+    #[test]
+    fn a_leader_without_a_vote_is_wrong() {
+        let mut configurations = committed(&[
+            configuration(&[1, 2, 3], &[]),
+            configuration(&[2, 3, 4], &[1, 2, 3]),
+            configuration(&[2, 3, 4], &[]),
+        ])
+        .expect("they are right");
+        let now = configuration(&[2, 3, 4], &[]);
+        let lead = |configurations: &mut Configurations, of: &Configuration| {
+            configurations.on_role(N1, RoleName::Leader, &leader(of, 5, [0, 0]))
+        };
+        assert_eq!(lead(&mut configurations, &now), Ok(()), "it may be about to leave");
+        let later = configurations.on_committed(Index(41), now.clone());
+        assert_eq!(later, Ok(true));
+        assert!(lead(&mut configurations, &now).is_err());
+    }
+
+    #[test]
+    fn what_is_committed_without_a_quorum_is_wrong() {
+        let joint = configuration(&[1, 2], &[1, 2, 3]);
+        let mut configurations =
+            committed(&[configuration(&[1, 2, 3], &[]), joint.clone()]).expect("they are right");
+        let begin = leader(&joint, 11, [0, 0]);
+        assert_eq!(configurations.on_role(N1, RoleName::Leader, &begin), Ok(()));
+        let check = |committed: u64, matched, legal: bool| {
+            let status = leader(&joint, committed, matched);
+            assert_eq!(configurations.on_status(N1, &status, true).is_ok(), legal, "{matched:?}");
+        };
+        check(20, [20, 0], true);
+        check(20, [19, 20], false);
+        check(20, [0, 0], false);
+        check(11, [0, 0], true);
+        let lost = leader(&joint, 20, [0, 0]);
+        assert_eq!(configurations.on_status(N1, &lost, false), Ok(()), "somebody lost something");
+    }
+}

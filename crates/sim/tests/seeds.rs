@@ -58,6 +58,34 @@ fn the_same_seed_leaves_the_same_trace() {
     assert_eq!(hashes.len(), 6, "two seeds left the same trace");
 }
 
+#[test]
+fn members_come_and_go_while_faults_strike() {
+    let (mut changes, mut faults, mut runs) = (0, 0, 0);
+    for seed in 200..240 {
+        let mix = quorate_sim::swarm::Mix::draw(seed);
+        if mix.churn.is_none() || runs == 6 {
+            continue;
+        }
+        runs += 1;
+        let outcome = run(seed, short());
+        check(&outcome);
+        changes += outcome.counts.change_count;
+        faults += outcome.counts.faults.values().sum::<u64>();
+    }
+    assert!(changes > 6, "only {changes} changes came to their end in {runs} runs");
+    assert!(faults > 12, "only {faults} faults struck");
+}
+
+#[test]
+fn a_plain_world_has_no_changes_of_members() {
+    let plain = Options { plain: true, ..short() };
+    let changing = (0..).find(|seed| quorate_sim::swarm::Mix::draw(*seed).churn.is_some());
+    let seed = changing.expect("some have");
+    let outcome = run(seed, plain);
+    assert!(outcome.mix.churn.is_none());
+    assert_ne!(outcome.trace_hash, run(seed, short()).trace_hash);
+}
+
 fn killed_by(mutant: Mutant) -> Outcome {
     let options = Options { mutant: Some(mutant), ..short() };
     (0..SEEDS_TO_KILL)

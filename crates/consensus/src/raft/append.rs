@@ -57,7 +57,7 @@ impl Raft {
                 || epoch.is_some() && Mistake::PreviousUnchecked.is_made())
     }
 
-    fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
+    pub(super) fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
         let fault = self.first_fault();
         let lost = fault.is_some_and(|fault| fault <= previous.index);
         if !lost && previous.index <= self.committed && previous.index >= self.tail.purged().index {
@@ -96,11 +96,15 @@ impl Raft {
             } else if self.tail.epoch_at(index) == Some(entry.created())
                 && !(index > self.committed && Mistake::LogErased.is_made())
             {
-                if self.damage.has_fault(index) {
+                let (is_lost, is_suspect) =
+                    (self.damage.has_fault(index), self.damage.is_suspect(index));
+                if is_lost || is_suspect {
                     let position = Position::new(index, entry.created());
-                    self.note_configuration(index, &entry);
+                    if is_lost {
+                        self.note_configuration(index, &entry);
+                        self.event(Event::Mended { position, how: Mending::From(from) });
+                    }
                     self.put_back(Slot { index, accepted: epoch, entry });
-                    self.event(Event::Mended { position, how: Mending::From(from) });
                 }
             } else {
                 if index <= self.committed {
@@ -139,7 +143,9 @@ impl Raft {
         self.writes.write(slot.clone());
         self.tail.replace(slot);
         self.damage.refilled(index);
-        let next = self.tail.epoch_at(index.next());
+        // What an unknown slot held is only guessed.
+        let next =
+            self.tail.epoch_at(index.next()).filter(|_| !self.damage.is_unknown(index.next()));
         if next.is_some_and(|next| next < created) && index >= self.committed {
             // Terms never fall along a log, so what was here and what follows are not of the leader's.
             self.truncate(index.next());
@@ -168,6 +174,7 @@ impl Raft {
             self.committed
         );
         assert!(!matches!(self.role, Role::Leader(_)), "a leader truncates its log from {from}");
+        self.metrics.truncated_count += from.previous().distance_to(self.tail.last());
         self.writes.truncate(from);
         self.tail.truncate(from);
         let latest = self.membership.latest_index();
@@ -213,6 +220,7 @@ impl Raft {
         // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
         // was installed while no leader was known is made known by this.
         let received = self.verified.max(self.committed.min(self.held()));
+        let received = self.first_fault().map_or(received, |fault| received.min(fault.previous()));
         self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
     }
 

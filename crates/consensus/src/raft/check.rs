@@ -9,6 +9,11 @@ impl Raft {
         self.check_term();
         self.check_leader();
         assert!(
+            !self.damage.is_forgetful() || !self.writes.has_hard(),
+            "invariant 9: a lost hard state is written over with {}",
+            self.hard
+        );
+        assert!(
             !self.needs_snapshot || self.apply_asked == self.tail.purged().index,
             "invariant 10: applies up to {} over a state machine below {}",
             self.apply_asked,

@@ -20,6 +20,9 @@ pub(super) struct Damage {
     /// A leader has put entries into unknown slots, or the end of the log is uncertain, and no leader has proved the log
     /// whole since: what follows a refilled slot may be of another history.
     pub(super) mixed: bool,
+    /// Slots, from the first to the last, that were not looked at since one before them was found damaged. What took that
+    /// one, a lost write or a bad page, may have taken them as well.
+    suspects: Option<(Index, Index)>,
     /// Set while the hard state is lost.
     pub(super) survey: Option<Survey>,
 }
@@ -39,7 +42,7 @@ impl Damage {
         let hard = log.hard_state.unwrap_or_default();
         let faults = log.faults.iter().map(|fault| (fault.index(), *fault)).collect();
         let survey = is_forgotten.then(|| Survey::new(context));
-        let mut damage = Damage { faults, mixed: false, survey };
+        let mut damage = Damage { faults, mixed: false, suspects: None, survey };
         // An unknown slot at the applied index itself may hide that a snapshot took its place just before a crash.
         // Where hard states were lost, so may have been the end of the log.
         damage.mixed = is_forgotten
@@ -131,8 +134,21 @@ impl Damage {
         self.faults.insert(fault.index(), fault);
     }
 
+    /// A slot was found damaged by a read: those behind it, up to `last`, are suspected of the same.
+    pub(super) fn suspect_after(&mut self, index: Index, last: Index) {
+        self.suspects = Some((index.next(), last));
+    }
+
+    /// Whether the slot at `index` is suspected of being damaged.
+    pub(super) fn is_suspect(&self, index: Index) -> bool {
+        self.suspects.is_some_and(|(first, last)| first <= index && index <= last)
+    }
+
     pub(super) fn refilled(&mut self, index: Index) {
         self.faults.remove(&index);
+        if let Some((first, last)) = self.suspects.filter(|(first, _)| *first == index) {
+            self.suspects = (first < last).then_some((first.next(), last));
+        }
     }
 
     pub(super) fn truncated(&mut self, from: Index) {

@@ -319,6 +319,7 @@ impl Raft {
             return self.event(Event::Dropped { from, reason: crate::DropReason::NotMember });
         };
         if epoch != own && !Mistake::StaleAckCounted.is_made() {
+            self.metrics.stale_count += 1;
             return;
         }
         match outcome {

@@ -200,8 +200,12 @@ impl Raft {
         }
     }
 
-    /// Records which leadership the log is brought in line with, in the write that does so.
+    /// Records which leadership the log is brought in line with, in the write that does so. A lost hard state is written only
+    /// when it is made up for: until then a crash must find it lost.
     pub(super) fn note_log_epoch(&mut self, epoch: Epoch) {
+        if self.damage.is_forgetful() {
+            return;
+        }
         let epoch = if self.damage.mixed { suspicion(self.node()) } else { epoch };
         if self.hard.log_epoch != epoch {
             self.hard.log_epoch = epoch;
@@ -225,6 +229,7 @@ impl Raft {
         }
         let epoch = self.tail.epoch_at(index).expect("lies in the log");
         self.damage.add(SlotFault::DamagedKnown(Position::new(index, epoch)));
+        self.damage.suspect_after(index, self.tail.last());
         if index <= self.synced {
             return;
         }
@@ -235,9 +240,18 @@ impl Raft {
                 self.step_down(StepDownReason::Damaged);
             }
             Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(),
-            Role::Follower => {}
+            Role::Follower => self.tell_of_loss(),
         }
         self.maybe_install();
+    }
+
+    /// The leader believes that this replica holds what it has acknowledged, and would find out only when it sends more. Lost
+    /// on the way, this is made up for by the next heartbeat.
+    fn tell_of_loss(&mut self) {
+        if let Some(leader) = self.leader {
+            let epoch = Epoch::new(self.term(), leader);
+            self.reject(leader, epoch, self.tail.last_position());
+        }
     }
 
     /// Whether damaged slots are to be asked for: a leader, where there is one, refills them by itself.

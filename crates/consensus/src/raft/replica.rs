@@ -55,7 +55,7 @@ pub(super) struct Contact {
 /// 7. The configuration in force is the last one in the log, committed or not; the quorums are its.
 /// 8. Writes complete in order, and nothing that an unfinished write changes is called durable.
 /// 9. A replica that does not know what its log held, or lost its hard state, neither campaigns nor leads; no slot of a
-///    leader's log is damaged above what its engine holds.
+///    leader's log is damaged above what its engine holds. No hard state is written while it is lost.
 /// 10. A replica that needs a snapshot applies and purges nothing until it has one, and neither campaigns nor leads.
 #[derive(Clone, Debug)]
 pub struct Raft {

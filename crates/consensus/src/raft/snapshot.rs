@@ -68,6 +68,12 @@ impl Raft {
         let held = self.held();
         let found = self.tail.epoch_at(position.index);
         let is_sound = !self.damage.has_fault(position.index);
+        let is_other = found.is_some_and(|epoch| epoch != position.epoch);
+        if is_other && is_sound && position.index <= self.committed {
+            let why = format!("a snapshot of {position} contradicts what is committed here");
+            self.drop_message(from, why);
+            return self.discard(from, position);
+        }
         let is_new = match self.needs_snapshot {
             true => position.index >= self.tail.purged().index,
             // What is applied may lie above what is held: then slots below it are damaged.
@@ -87,10 +93,14 @@ impl Raft {
             self.install = Some(Install { from, position, asked: false });
             return self.maybe_install();
         }
-        self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
+        self.discard(from, position);
         if matches!(self.role, Role::Follower) && self.term_leader.is_some() {
             self.acknowledge(self.committed.min(self.held()));
         }
+    }
+
+    fn discard(&mut self, from: NodeId, position: Position) {
+        self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
     }
 
     /// Asks for the install once no apply is under way, unless those have come as far by themselves. An apply that
@@ -109,7 +119,7 @@ impl Raft {
         let is_late = position.index <= reached;
         if is_late || is_stuck && position.index <= apply_asked {
             self.install = None;
-            self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Discard { from, position }));
+            self.discard(from, position);
         } else {
             install.asked = true;
             self.outbox.push_back(Effect::Snapshot(SnapshotEffect::Install { from, position }));
@@ -165,11 +175,11 @@ impl Raft {
     }
 
     /// A crash between the install of a snapshot and the reset of the log leaves the state machine ahead of the
-    /// log; the reset is made up for.
+    /// log; the reset is made up for. So it is where the log cannot tell what stood at the index that the state machine
+    /// reached: a guess that a leader contradicts would keep this replica from ever following again.
     pub(super) fn finish_interrupted_install(&mut self, applied: Position) {
         let is_unknown = self.damage.is_unknown(applied.index);
-        let is_other = is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch);
-        if is_other && !(is_unknown && applied.index < self.tail.last()) {
+        if is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch) {
             let configuration = self.membership.at(applied.index).clone();
             self.take_place(applied, configuration);
         }

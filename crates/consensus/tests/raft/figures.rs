@@ -8,6 +8,9 @@ use std::time::Duration;
 /// The longest election timeout.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many entries a replica that keeps up may have still to apply: what a few messages carry.
+const NEAR: u64 = 50;
+
 /// A world with a leader and clients at work.
 fn settled(seed: u64, count: u64) -> (World, NodeId) {
     let mut world = World::quiet(seed, count);
@@ -134,6 +137,44 @@ fn after_the_last_of_many_cuts_heals_work_goes_on_within_four_election_timeouts(
         spans.push(span.unwrap_or_else(|| panic!("seed {seed}: {}", world.describe())));
     }
     print("work goes on after a swizzle", spans);
+}
+
+/// F5: a follower comes back when the log has long gone on beyond what is kept, and clients never let up.
+#[test]
+fn a_laggard_catches_up_while_clients_ask_for_twice_what_the_group_takes() {
+    let mut spans = Vec::new();
+    for seed in 1..=3 {
+        let mut world = World::pressed(seed, 3);
+        world.run_for(ELECTION_TIMEOUT * 4);
+        let leader = world.leader().unwrap_or_else(|| panic!("seed {seed}: {}", world.describe()));
+        let mut followers = world.nodes();
+        followers.retain(|node| *node != leader);
+        let laggard = followers[world.draw(2)];
+        world.kill(laggard, false);
+        world.run_for(ELECTION_TIMEOUT * 10);
+        let (term, snapshots) = (world.term(), world.snapshot_count());
+        let before = world.load();
+        world.restart(laggard);
+        let mut span = Duration::ZERO;
+        while world.backlog(laggard) > NEAR {
+            assert!(span < ELECTION_TIMEOUT * 4, "seed {seed}: {}", world.describe());
+            world.run_for(Duration::from_millis(1));
+            span += Duration::from_millis(1);
+        }
+        spans.push(span);
+        for _ in 0..100 {
+            world.run_for(ELECTION_TIMEOUT / 10);
+            let backlog = world.backlog(laggard);
+            assert!(backlog <= 2 * NEAR, "seed {seed}: {backlog} behind: {}", world.describe());
+        }
+        let after = world.load();
+        let (asked, taken) = (after.0 - before.0, after.1 - before.1);
+        assert!(taken > 1_000 && asked >= 2 * taken, "seed {seed}: {taken} of {asked}");
+        let snapshots = world.snapshot_count() - snapshots;
+        assert!((1..=2).contains(&snapshots), "seed {seed}: {snapshots} snapshots were installed");
+        assert_eq!(world.term(), term, "seed {seed}: terms grow: {}", world.describe());
+    }
+    print("a laggard has caught up under load", spans);
 }
 
 /// Every way to and from these nodes.

@@ -9,8 +9,8 @@ use quorate_consensus::{
     SnapshotInput, SnapshotOutcome,
 };
 use quorate_types::{
-    Configuration, EntryKind, Index, Instant, Member, NodeId, Origin, SlotFault, TransactionId,
-    WriteId,
+    Configuration, EntryKind, Epoch, Index, Instant, Member, NodeId, Origin, SlotFault,
+    TransactionId, WriteId,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -316,6 +316,7 @@ impl Runner for Script {
         let kind = optional("kind");
         let learner = node_in(optional("learner"))?;
         let keep = optional("keep");
+        let claimed = optional("term");
         let order = optional("order");
         let number = |text: Option<String>, default: u64| {
             text.map_or(Ok(default), |text| text.parse::<u64>())
@@ -411,8 +412,12 @@ impl Runner for Script {
             }
             "snapshot" => self.send_snapshots(SnapshotOutcome::Delivered),
             "stage" => {
+                // `stage n1 n2 term=7`: n1 claims that what it sends is of term 7.
                 let (from, to) = (node(0)?, node(1)?);
-                let (machine, configuration) = self.replicas[&from].capture();
+                let (mut machine, configuration) = self.replicas[&from].capture();
+                if let Some(number) = claimed {
+                    machine.applied.position.epoch = Epoch::new(number.parse()?, from);
+                }
                 let epoch = self.replicas[&from].disk.live.hard.unwrap_or_default().promised;
                 self.stage(from, to, epoch, machine, configuration);
             }

@@ -563,14 +563,16 @@ impl World {
         let voters = self.voters.clone();
         let node = self.random.pick(&voters);
         if self.runs(node) && !self.paused {
-            if self.random.chance(600) {
+            if self.asked.pressed {
+                self.propose(node, 8);
+            } else if self.random.chance(600) {
                 let count = self.random.pick(&[1, 1, 2, 8]);
                 self.propose(node, count);
             } else {
                 self.read(node);
             }
         }
-        let wait = self.random.micros(100, 20_000);
+        let wait = self.random.micros(100, if self.asked.pressed { 2_000 } else { 20_000 });
         self.after(wait, Happening::Client);
     }
 

@@ -1,6 +1,6 @@
 //! A snapshot on its way in.
 
-use super::{BulkMessage, Piece, TransferEffect, TransferId, chained};
+use super::{BulkMessage, Piece, SILENT_AFTER, TransferEffect, TransferId, chained};
 use crate::interface::MachineRequest;
 use quorate_consensus::SnapshotInput;
 use quorate_types::{Epoch, InstallFault, Instant, NodeId, Position, SnapshotName};
@@ -65,11 +65,12 @@ impl Inbound {
         Inbound { state: State::Idle, stale_chunks: 0, stale_finishes: 0, taken: None }
     }
 
-    /// Whether a snapshot is on its way in, and comes nearer.
+    /// Whether a snapshot is on its way in, and comes nearer: its sender, as long as it lives and knows of it, says
+    /// something again and again.
     pub(crate) fn is_busy(&self, now: Instant) -> bool {
         match &self.state {
             State::Idle => false,
-            State::Receiving(receiving) => now < receiving.heard_at + STALE_AFTER,
+            State::Receiving(receiving) => now < receiving.heard_at + SILENT_AFTER,
             State::Verifying(_) | State::Staged(_) | State::Installing(_) => true,
         }
     }
@@ -97,11 +98,11 @@ impl Inbound {
             {
                 receiving
             }
-            // The end was sent again while it is being verified: the answer follows.
+            // The end was sent again while it is being verified: the answer follows, and this says that somebody is there.
             State::Verifying(receiving)
                 if (receiving.from, receiving.transfer) == (from, transfer) =>
             {
-                return Vec::new();
+                return vec![receiving.ack()];
             }
             State::Idle
             | State::Receiving(_)
@@ -284,4 +285,45 @@ impl Receiving {
 
 fn abort(to: NodeId, transfer: TransferId, reason: &str) -> TransferEffect {
     TransferEffect::Say(to, BulkMessage::Abort { transfer, reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::name;
+    use super::*;
+    use bytes::Bytes;
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn is_ack(effects: &[TransferEffect], expected: u64) -> bool {
+        let is_it = |effect: &TransferEffect| matches!(effect, TransferEffect::Say(_, BulkMessage::Ack { next, .. }) if *next == expected);
+        effects.iter().any(is_it)
+    }
+
+    #[test]
+    fn a_sender_that_fell_silent_does_not_keep_others_from_being_asked() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let mut inbound = Inbound::new();
+        let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        assert!(inbound.is_busy(seconds(2)));
+        assert!(!inbound.is_busy(seconds(3)));
+        inbound.on_piece(seconds(3), from, transfer, 1, Piece::Chunk(Bytes::from_static(b"a")));
+        assert!(inbound.is_busy(seconds(5)), "it is there after all");
+    }
+
+    #[test]
+    fn whoever_verifies_what_it_has_says_so_when_it_is_asked_again() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let mut inbound = Inbound::new();
+        let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        let end = Piece::End { hash: 0 };
+        let effects = inbound.on_piece(seconds(0), from, transfer, 1, end.clone());
+        assert!(matches!(effects[..], [TransferEffect::Machine(MachineRequest::StageFinish)]));
+        let effects = inbound.on_piece(seconds(1), from, transfer, 1, end);
+        assert!(is_ack(&effects, 1), "the end is not taken in yet");
+    }
 }

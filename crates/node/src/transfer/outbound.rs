@@ -1,6 +1,6 @@
 //! A snapshot on its way out.
 
-use super::{BulkMessage, Piece, TransferEffect, TransferId, WINDOW_PIECES, chained};
+use super::{BulkMessage, Piece, SILENT_AFTER, TransferEffect, TransferId, WINDOW_PIECES, chained};
 use crate::interface::MachineRequest;
 use bytes::Bytes;
 use quorate_consensus::{SnapshotInput, SnapshotOutcome};
@@ -13,7 +13,8 @@ use std::time::Duration;
 /// Send the oldest piece again when nothing was acknowledged for this long.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
 
-/// Give up when nothing was acknowledged for this long.
+/// Give up when nothing was acknowledged for this long. While others wait for their turn, a receiver that says nothing at
+/// all for [`SILENT_AFTER`] loses its own.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// The snapshot that is being sent.
@@ -39,6 +40,8 @@ struct Sending {
     is_complete: bool,
     /// When something was last acknowledged.
     progress_at: Instant,
+    /// When the receiver last said anything, or was first owed an answer.
+    heard_at: Instant,
     /// When to send again.
     resend_at: Instant,
 }
@@ -117,6 +120,7 @@ impl Outbound {
             is_reading: false,
             is_complete: false,
             progress_at: now,
+            heard_at: now,
             resend_at: now + RESEND_AFTER,
         });
         vec![TransferEffect::Machine(MachineRequest::Capture)]
@@ -182,6 +186,7 @@ impl Outbound {
         next: u64,
     ) -> Vec<TransferEffect> {
         let Some(sending) = self.ours(from, transfer) else { return Vec::new() };
+        sending.heard_at = now;
         let before = sending.window.len();
         while sending.window.front().is_some_and(|(number, _)| *number < next) {
             sending.window.pop_front();
@@ -238,11 +243,14 @@ impl Outbound {
     }
 
     fn sending_on_time(&mut self, now: Instant) -> Vec<TransferEffect> {
+        let others_wait = !self.queue.is_empty();
         let Some(sending) = self.sending.as_mut().filter(|sending| sending.position.is_some())
         else {
             return Vec::new();
         };
-        if sending.progress_at + GIVE_UP_AFTER <= now && !sending.is_reading {
+        let is_stuck = sending.progress_at + GIVE_UP_AFTER <= now && !sending.is_reading;
+        let is_silent = !sending.window.is_empty() && sending.heard_at + SILENT_AFTER <= now;
+        if is_stuck || is_silent && others_wait {
             return self.end(now, SnapshotOutcome::Failed, true);
         }
         if sending.resend_at > now {
@@ -294,6 +302,7 @@ impl Sending {
         self.next += 1;
         if self.window.is_empty() {
             self.resend_at = now + RESEND_AFTER;
+            self.heard_at = now;
         }
         self.window.push_back((number, piece.clone()));
         let message = BulkMessage::Piece { transfer: self.transfer, number, piece };
@@ -306,5 +315,62 @@ impl Sending {
         }
         self.is_reading = true;
         Some(TransferEffect::Machine(MachineRequest::NextChunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::name;
+    use super::*;
+    use quorate_types::Digest;
+
+    /// Whom the protocol is told to have had no snapshot.
+    fn failures(effects: &[TransferEffect]) -> Vec<NodeId> {
+        let failure = |effect: &TransferEffect| match effect {
+            TransferEffect::Tell(SnapshotInput::Sent { to, outcome, .. }) => {
+                (*outcome == SnapshotOutcome::Failed).then_some(*to)
+            }
+            TransferEffect::Tell(_)
+            | TransferEffect::Say(..)
+            | TransferEffect::Machine(_)
+            | TransferEffect::Install(_) => None,
+        };
+        effects.iter().filter_map(failure).collect()
+    }
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    /// A transfer to `to` is under way, its first piece is sent.
+    fn begun(to: NodeId) -> Outbound {
+        let mut outbound = Outbound::new(7);
+        outbound.send(seconds(0), to, Epoch::ZERO, true);
+        let applied = Applied { position: name(5).position, digest: Digest(1) };
+        outbound.on_captured(seconds(0), Ok(applied), |_| Some(name(5).configuration));
+        outbound
+    }
+
+    #[test]
+    fn a_receiver_that_says_nothing_keeps_nobody_waiting_behind_it() {
+        let mut outbound = begun(NodeId(2));
+        assert_eq!(failures(&outbound.on_time(seconds(4))), []);
+        outbound.send(seconds(4), NodeId(3), Epoch::ZERO, true);
+        let effects = outbound.on_time(seconds(5));
+        assert_eq!(failures(&effects), [NodeId(2)]);
+        let sending = outbound.sending.as_ref().map(|sending| sending.to);
+        assert_eq!(sending, Some(NodeId(3)), "the next has its turn");
+    }
+
+    #[test]
+    fn a_receiver_that_answers_is_waited_for_though_others_wait() {
+        let mut outbound = begun(NodeId(2));
+        outbound.send(seconds(0), NodeId(3), Epoch::ZERO, true);
+        outbound.on_chunk(seconds(0), Ok(None));
+        for second in 1..29 {
+            outbound.on_ack(seconds(second), NodeId(2), TransferId(7), 0);
+            assert_eq!(failures(&outbound.on_time(seconds(second))), [], "after {second} s");
+        }
+        assert_eq!(failures(&outbound.on_time(seconds(30))), [NodeId(2)], "nothing was taken in");
     }
 }

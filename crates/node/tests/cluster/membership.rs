@@ -241,3 +241,19 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
     let leader = world.await_leader();
     assert_eq!(world.add(&leader, 1), 8);
 }
+
+#[test]
+fn a_leader_that_was_removed_while_its_disk_stands_still_does_not_say_that_it_leads() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    world.host_mut(&leader).is_disk_held = true;
+    // The two others make it durable, and elect one of them when this one gives up leading.
+    assert_eq!(world.change(&leader, remove(&leader)), Answer::Taken);
+    world.await_that("the refusal", |world| {
+        matches!(world.status(&leader).phase, Phase::Stopped(_))
+    });
+    assert!(world.host(&leader).stopped.is_none(), "the disk has yet to record it");
+    let Phase::Stopped(text) = world.status(&leader).phase else { unreachable!() };
+    assert!(text.contains("was removed from this cluster"), "{text}");
+}

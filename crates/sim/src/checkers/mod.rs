@@ -4,10 +4,12 @@
 pub mod agreement;
 pub mod bounded;
 pub mod claims;
+pub mod configuration;
 pub mod election;
 pub mod linearizable;
 pub mod matches;
 pub mod order;
+pub mod stalls;
 pub mod witness;
 
 use std::fmt;

@@ -157,6 +157,26 @@ fn a_lost_write_comes_back_at_a_crash_unless_others_followed_it() {
 }
 
 #[test]
+fn what_is_written_elsewhere_does_not_follow_a_lost_write() {
+    let (mut disk, mut dice) = disk();
+    let other = FileName::new("log/2");
+    let write_other = |offset| {
+        let data = vec![Bytes::from_static(b"cccc")];
+        request(DiskOp::Write { file: other.clone(), offset, data, sync: true })
+    };
+    let allocate = request(DiskOp::Allocate { file: other.clone(), size: 2048 });
+    assert!(run(&mut disk, &mut dice, allocate, Ending::Good));
+    assert!(run(&mut disk, &mut dice, write(0, b"aaaa", true), Ending::Lost));
+    for offset in [512, 1024, 1536] {
+        assert!(run(&mut disk, &mut dice, write_other(offset), Ending::Good));
+    }
+    assert!(disk.is_loss_open());
+    assert!(run(&mut disk, &mut dice, write(8, b"bbbb", true), Ending::Good));
+    assert!(run(&mut disk, &mut dice, write_other(0), Ending::Good));
+    assert!(!disk.is_loss_open(), "the stream goes on at the beginning of the next file");
+}
+
+#[test]
 fn a_misdirected_write_lands_elsewhere_over_what_was_there() {
     let (mut disk, mut dice) = disk();
     assert!(run(&mut disk, &mut dice, write(100, b"bbbb", true), Ending::Good));

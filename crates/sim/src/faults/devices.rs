@@ -130,11 +130,11 @@ impl World {
         let bodies =
             operations.filter_map(|operation| written(&operation.call, &operation.outcome));
         let mut bodies: Vec<_> = bodies.take(RECENT_WRITES).collect();
-        if bodies.len() < self.processes.len() {
+        if bodies.len() < self.ids().count() {
             return false;
         }
         let mut hit_count = 0;
-        for id in 0..self.processes.len() {
+        for ProcessId(id) in self.ids() {
             let body = bodies.swap_remove(self.dice.faults.position(bodies.len()));
             let count = self.processes[id].disk.rot_copies(LOG_FOLDER, &body);
             if count > 0 {

@@ -2,6 +2,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod links;
+mod loss;
 
 use crate::disk::Ending;
 use crate::fault_kind::FaultKind;
@@ -15,7 +16,7 @@ use quorate_types::{GroupId, NodeId};
 use std::time::Duration;
 
 /// Requests of operators are numbered from here on, far above those of clients.
-const OPERATOR_REQUEST: u64 = 1 << 40;
+pub(crate) const OPERATOR_REQUEST: u64 = 1 << 40;
 
 /// The most that a clock drifts, in parts per million: one second in twenty.
 const DRIFT_MAX: u64 = 50_000;
@@ -57,7 +58,8 @@ impl World {
 
     /// Half of the faults meet the leader, if anybody knows who that is.
     fn victim(&mut self) -> ProcessId {
-        let random = ProcessId(self.dice.faults.position(self.processes.len()));
+        let ids: Vec<ProcessId> = self.ids().collect();
+        let random = ids[self.dice.faults.position(ids.len())];
         if !self.dice.faults.chance(500_000) {
             return random;
         }
@@ -133,6 +135,7 @@ impl World {
             {
                 self.lose_engine(victim);
             }
+            FaultKind::HardStateLoss if works => return self.set_up_loss(),
             FaultKind::Wipe if works && runs && self.may_exile(victim) => {
                 self.wipe(victim);
             }
@@ -157,6 +160,7 @@ impl World {
             | FaultKind::MisdirectedWrite
             | FaultKind::HelicalRot
             | FaultKind::EngineLoss
+            | FaultKind::HardStateLoss
             | FaultKind::Wipe
             | FaultKind::RollBack
             | FaultKind::Transfer

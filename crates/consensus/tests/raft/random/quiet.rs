@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) struct Asked {
     /// A node whose syncs take a second each, and whose links lose every second message.
     pub(super) gray: Option<NodeId>,
+    /// Whether clients ask for far more than the group takes.
+    pub(super) pressed: bool,
     /// Nodes that stand still, and until when: what reaches them waits.
     pub(super) stopped: BTreeMap<NodeId, Instant>,
     /// When each proposal was made.
@@ -31,11 +33,31 @@ impl Asked {
 impl World {
     /// A world without faults but those that are asked for.
     pub(crate) fn quiet(seed: u64, count: u64) -> World {
-        let mut world = World::new(seed);
-        world.voters = (1..=count).map(NodeId).collect();
         let (retained_count, purge_count_min) = (50, 10);
         let limits =
             Limits { digest_interval: 4, retained_count, purge_count_min, ..Limits::default() };
+        World::quiet_within(seed, count, limits)
+    }
+
+    /// The same with little room for what is under way, and clients that ask for much more than fits.
+    pub(crate) fn pressed(seed: u64, count: u64) -> World {
+        let limits = Limits {
+            digest_interval: 4,
+            retained_count: 50,
+            purge_count_min: 10,
+            window_size_max: 2_000,
+            append_size_max: 1_000,
+            uncommitted_size_max: 1_000,
+            ..Limits::default()
+        };
+        let mut world = World::quiet_within(seed, count, limits);
+        world.asked.pressed = true;
+        world
+    }
+
+    fn quiet_within(seed: u64, count: u64, limits: Limits) -> World {
+        let mut world = World::new(seed);
+        world.voters = (1..=count).map(NodeId).collect();
         let replica = |node: &NodeId| (*node, Replica::new(*node, &world.voters, limits));
         world.replicas = world.voters.iter().map(replica).collect();
         (world.fragile, world.rotting, world.changing) = (None, false, false);
@@ -91,6 +113,29 @@ impl World {
         if links_close {
             self.links_of(node, false);
         }
+    }
+
+    /// Starts a node that was killed.
+    pub(crate) fn restart(&mut self, node: NodeId) {
+        self.after(Duration::ZERO, Happening::Start { node });
+    }
+
+    /// How many proposals were made, and how many of them acknowledged.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.proposed.len(), self.acknowledged.len())
+    }
+
+    /// How many snapshots were installed.
+    pub(crate) fn snapshot_count(&self) -> u64 {
+        self.marks.snapshots
+    }
+
+    /// How many entries a node has still to apply of what anybody knows to be committed.
+    pub(crate) fn backlog(&self, node: NodeId) -> u64 {
+        if !self.runs(node) {
+            return u64::MAX;
+        }
+        self.status(node).applied.distance_to(self.committed())
     }
 
     /// Makes a node slow and its links lossy.
