@@ -22,5 +22,6 @@ mod measurements;
 mod membership;
 mod operations;
 mod power;
+mod resize;
 mod start_orders;
 mod writer_gap;

@@ -1,48 +1,8 @@
 //! Members that come and go while clients write.
 
-use crate::common::{Client, Cluster, Finished, Node, free_ports, run, wait_for};
+use crate::common::{Client, Cluster, Finished, Newcomer, run, wait_for};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A fourth node with ports and a folder of its own.
-struct Fourth {
-    peer: String,
-    endpoint: String,
-    data_dir: String,
-}
-
-impl Fourth {
-    fn new(cluster: &Cluster) -> Fourth {
-        let [peer, client] = free_ports();
-        Fourth {
-            peer: format!("127.0.0.1:{peer}"),
-            endpoint: format!("127.0.0.1:{client}"),
-            data_dir: cluster.scratch().join("n4").display().to_string(),
-        }
-    }
-
-    /// Starts it with the address of the first node's peer port.
-    fn start(&self, cluster: &mut Cluster) -> Node {
-        let contact = format!("127.0.0.1:{}", cluster.peer_port(0));
-        let (data_dir, peer, endpoint) = (&self.data_dir, &self.peer, &self.endpoint);
-        cluster.start_other(
-            "n4",
-            &[
-                "start",
-                "--name",
-                "n4",
-                "--join",
-                &contact,
-                "--data-dir",
-                data_dir,
-                "--listen-peer",
-                peer,
-                "--listen-etcd",
-                endpoint,
-            ],
-        )
-    }
-}
 
 fn member(endpoint: &str, arguments: &[&str]) -> Finished {
     let mut words = vec!["member"];
@@ -54,7 +14,7 @@ fn member(endpoint: &str, arguments: &[&str]) -> Finished {
 #[test]
 fn a_member_is_replaced_while_clients_write_and_nothing_is_lost() {
     let mut cluster = Cluster::formed();
-    let fourth = Fourth::new(&cluster);
+    let fourth = Newcomer::new(&cluster, "n4");
     let mut client = cluster.client();
     client.put("before", "1");
     let mut n4 = fourth.start(&mut cluster);
@@ -63,7 +23,7 @@ fn a_member_is_replaced_while_clients_write_and_nothing_is_lost() {
     // The member that leaves led, so that leadership moves as well.
     let left = cluster.leader();
     let asked = cluster.endpoint((left + 1) % 3);
-    let (name, with) = (Cluster::name(left), format!("n4={}", fourth.peer));
+    let (name, with) = (Cluster::name(left), fourth.pair());
     let replacing = thread::spawn(move || member(&asked, &["replace", &name, "--with", &with]));
     let (mut count, mut longest) = (0, Duration::ZERO);
     while !replacing.is_finished() || count < 50 {
@@ -102,10 +62,10 @@ fn a_member_is_replaced_while_clients_write_and_nothing_is_lost() {
 #[test]
 fn three_become_four_and_three_again_and_an_emptied_folder_does_not_count() {
     let mut cluster = Cluster::formed();
-    let fourth = Fourth::new(&cluster);
+    let fourth = Newcomer::new(&cluster, "n4");
     let mut client = cluster.client();
     client.put("key", "value");
-    let with = format!("n4={}", fourth.peer);
+    let with = fourth.pair();
     let endpoint = cluster.endpoint(0);
     let asked = member(&endpoint, &["--wait", "0", "add", &with]);
     assert_eq!(asked.code, Some(0), "{asked:?}");

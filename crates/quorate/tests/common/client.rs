@@ -79,4 +79,26 @@ impl Client {
         let pairs = response.into_inner().kvs;
         Ok(pairs.first().map(|pair| String::from_utf8_lossy(&pair.value).into_owned()))
     }
+
+    /// Reads all keys with a prefix at one member; gives them with their values, in order.
+    pub(crate) fn get_all_at(
+        &mut self,
+        member: usize,
+        prefix: &str,
+    ) -> Result<Vec<(String, String)>, Status> {
+        // The first key that no longer has the prefix.
+        let mut end = prefix.as_bytes().to_vec();
+        *end.last_mut().expect("the prefix has a byte") += 1;
+        let message = RangeRequest {
+            key: prefix.to_owned().into(),
+            range_end: end.into(),
+            ..RangeRequest::default()
+        };
+        let mut request = Request::new(message);
+        request.set_timeout(Duration::from_secs(5));
+        let response = self.runtime.block_on(self.members[member].range(request))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let pairs = response.into_inner().kvs;
+        Ok(pairs.iter().map(|pair| (text(&pair.key), text(&pair.value))).collect())
+    }
 }

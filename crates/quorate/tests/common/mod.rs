@@ -3,11 +3,13 @@
 mod client;
 mod cluster;
 mod metrics;
+mod newcomer;
 mod proxy;
 
 pub(crate) use client::Client;
 pub(crate) use cluster::{Cluster, Node};
 pub(crate) use metrics::Metrics;
+pub(crate) use newcomer::Newcomer;
 pub(crate) use proxy::Proxy;
 
 use std::net::TcpListener;
