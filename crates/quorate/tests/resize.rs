@@ -100,6 +100,8 @@ struct Load {
     writers: Vec<JoinHandle<Seen>>,
     /// The endpoints of those who were removed.
     gone: Vec<String>,
+    /// What the tools said, and what came of it.
+    said: Vec<String>,
 }
 
 impl Load {
@@ -113,8 +115,15 @@ impl Load {
         });
         let places = places.collect();
         let shared = Arc::new(Shared::default());
-        let mut load =
-            Load { cluster, tool, places, shared, writers: Vec::new(), gone: Vec::new() };
+        let mut load = Load {
+            cluster,
+            tool,
+            places,
+            shared,
+            writers: Vec::new(),
+            gone: Vec::new(),
+            said: Vec::new(),
+        };
         load.publish();
         for writer in 0..WRITER_COUNT {
             let shared = Arc::clone(&load.shared);
@@ -205,7 +214,7 @@ impl Load {
             };
             (promoted.code == Some(0)).then_some(promoted)
         });
-        println!("{}", promoted.stdout.trim_end());
+        self.said.push(promoted.stdout.trim_end().to_owned());
         self.places.push(Place { name, peer, endpoint, process });
         self.publish();
         self.settle();
@@ -222,7 +231,7 @@ impl Load {
             };
             (removed.code == Some(0)).then_some(removed)
         });
-        println!("{}", removed.stdout.trim_end());
+        self.said.push(removed.stdout.trim_end().to_owned());
         self.leave(place);
     }
 
@@ -236,7 +245,7 @@ impl Load {
         let old = self.places[place].name.clone();
         let replaced = self.member(through, &["replace", &old, "--with", &new.pair()]);
         assert_eq!(replaced.code, Some(0), "{replaced:?}\n{}", process.log());
-        println!("{}", replaced.stdout.trim_end());
+        self.said.push(replaced.stdout.trim_end().to_owned());
         let (name, peer, endpoint) = (new.name, new.peer, new.endpoint);
         self.places.push(Place { name, peer, endpoint, process });
         self.leave(place);
@@ -253,8 +262,8 @@ impl Load {
         self.settle();
     }
 
-    /// Stops the writers and judges what they saw.
-    fn end(mut self) {
+    /// Stops the writers and judges what they saw; gives what is worth telling.
+    fn end(mut self) -> String {
         *self.shared.endpoints.lock().expect("no panic") = None;
         let writers = self.writers.drain(..);
         let seen: Vec<Seen> =
@@ -264,20 +273,15 @@ impl Load {
         let failures: Vec<&Failure> = seen.iter().flat_map(|seen| &seen.failures).collect();
         let (at_gone, at_others): (Vec<&Failure>, Vec<&Failure>) =
             failures.iter().partition(|failure| self.gone.contains(&failure.endpoint));
-        println!(
+        self.said.push(format!(
             "{count} puts of {WRITER_COUNT} writers, the longest {longest:?}; {} attempts failed at members that were \
              removed, {} at others",
             at_gone.len(),
             at_others.len()
-        );
-        for failure in &at_gone {
-            println!(
-                "{}: {:?} {}",
-                failure.endpoint,
-                failure.status.code(),
-                failure.status.message()
-            );
-        }
+        ));
+        self.said.extend(at_gone.iter().map(|Failure { endpoint, status }| {
+            format!("{endpoint}: {:?} {}", status.code(), status.message())
+        }));
         assert!(at_others.is_empty(), "{at_others:?}");
         assert!(longest <= WRITE_MAX, "a write took {longest:?}");
         for place in &self.places {
@@ -289,10 +293,11 @@ impl Load {
                 assert!(found.into_iter().eq(expected), "{} lacks a write", place.name);
             }
         }
+        self.said.join("\n")
     }
 }
 
-fn three_five_three(tool: Tool) {
+fn three_five_three(tool: Tool) -> String {
     let mut load = Load::begin(tool);
     load.grow("n4");
     load.grow("n5");
@@ -301,12 +306,12 @@ fn three_five_three(tool: Tool) {
     load.shrink((load.leader() + 1) % load.places.len());
     load.replace(load.leader(), "n6");
     assert_eq!(load.places.len(), 3);
-    load.end();
+    load.end()
 }
 
 #[test]
 fn three_become_five_and_three_again_under_load() {
-    three_five_three(Tool::Quorate);
+    println!("{}", three_five_three(Tool::Quorate));
 }
 
 #[test]
@@ -321,5 +326,5 @@ fn three_become_five_and_three_again_under_load_by_etcdctl() {
         println!("skipped: this etcdctl knows no learners; 3.4 and newer do");
         return;
     }
-    three_five_three(Tool::Etcdctl);
+    println!("{}", three_five_three(Tool::Etcdctl));
 }
