@@ -255,7 +255,9 @@ fn a_member_that_joined_later_and_lost_every_configuration_is_found_by_the_other
         world.add(&leader, 3);
         replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
         let leader = world.await_leader();
-        (0..40).for_each(|_| drop(world.add(&leader, 1)));
+        for _ in 0..40 {
+            world.add(&leader, 1);
+        }
         world.run(Duration::from_secs(2));
         world.kill("n4");
         // All that ever were, n2 and n3 among them.
