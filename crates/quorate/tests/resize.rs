@@ -81,6 +81,8 @@ impl Gone {
 struct Shared {
     /// Where to write; none tells them to stop.
     endpoints: Mutex<Option<Vec<String>>>,
+    /// What is done to the members meanwhile.
+    step: Mutex<String>,
     acknowledged: AtomicUsize,
 }
 
@@ -89,6 +91,8 @@ struct Shared {
 struct Seen {
     count: usize,
     longest: Duration,
+    /// What was done to the members when the longest write ended.
+    meanwhile: String,
     failures: Vec<Failure>,
 }
 
@@ -115,7 +119,10 @@ fn write(writer: usize, shared: &Shared) -> Seen {
             assert!(begin.elapsed() < PATIENCE, "{key}: {:?}", seen.failures.last());
             member += TURN;
         }
-        seen.longest = seen.longest.max(begin.elapsed());
+        if begin.elapsed() > seen.longest {
+            seen.longest = begin.elapsed();
+            seen.meanwhile.clone_from(&shared.step.lock().expect("no panic"));
+        }
         seen.count += 1;
         member += 1;
         shared.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -158,6 +165,11 @@ impl Load {
     fn publish(&self) {
         let endpoints = self.places.iter().map(|place| place.endpoint.clone()).collect();
         *self.shared.endpoints.lock().expect("no panic") = Some(endpoints);
+    }
+
+    /// Says what is done to the members.
+    fn step(&self, what: String) {
+        *self.shared.step.lock().expect("no panic") = what;
     }
 
     /// Waits until so many more writes were acknowledged.
@@ -215,6 +227,7 @@ impl Load {
 
     /// Adds a learner, starts it and promotes it.
     fn grow(&mut self, name: &str) {
+        self.step(format!("{name} was added and promoted"));
         let new = Newcomer::new(&self.cluster, name);
         let added = match self.tool {
             Tool::Etcdctl => {
@@ -248,6 +261,7 @@ impl Load {
 
     /// Removes a member, which ends by itself.
     fn shrink(&mut self, place: usize) {
+        self.step(format!("{} was removed", self.places[place].name));
         let through = (place + 1) % self.places.len();
         let (name, peer) = (&self.places[place].name, &self.places[place].peer);
         let id = self.id(peer);
@@ -263,6 +277,7 @@ impl Load {
 
     /// Puts a new member in the place of another by our own command.
     fn replace(&mut self, place: usize, name: &str) {
+        self.step(format!("{} was replaced", self.places[place].name));
         let through = (place + 1) % self.places.len();
         let new = Newcomer::new(&self.cluster, name);
         let contact = self.places[through].peer.clone();
@@ -295,14 +310,15 @@ impl Load {
         let writers = self.writers.drain(..);
         let seen: Vec<Seen> =
             writers.map(|writer| writer.join().expect("it does not panic")).collect();
-        let longest = seen.iter().map(|seen| seen.longest).max().expect("several writers");
+        let longest = seen.iter().max_by_key(|seen| seen.longest).expect("several writers");
+        let (longest, meanwhile) = (longest.longest, &longest.meanwhile);
         let count: usize = seen.iter().map(|seen| seen.count).sum();
         let failures: Vec<&Failure> = seen.iter().flat_map(|seen| &seen.failures).collect();
         let (expected, others): (Vec<&Failure>, Vec<&Failure>) = failures
             .iter()
             .partition(|failure| self.gone.iter().any(|gone| gone.explains(failure)));
         println!(
-            "{count} puts of {WRITER_COUNT} writers, the longest {longest:?}; {} attempts failed at members that were \
+            "{count} puts of {WRITER_COUNT} writers, the longest {longest:?} while {meanwhile}; {} attempts failed at members that were \
              being removed, {} others",
             expected.len(),
             others.len()
