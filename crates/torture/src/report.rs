@@ -182,10 +182,12 @@ impl Facts {
             let lasted = seconds(fault.healed_ms - fault.began_ms);
             let ready = fault.ready_ms.map_or("never".into(), |ready| format!("{ready} ms"));
             let (what, owed) = (escape(&fault.what), escape(&fault.owed.join("; ")));
+            let (class, owed) =
+                if owed.is_empty() { ("kept", "nothing") } else { ("broken", owed.as_str()) };
             let _ = write!(
                 faults,
                 "<tr><td>{at}</td><td>{kind}</td><td>{what}</td><td>{lasted} s</td>\
-                 <td>{} ms</td><td>{ready}</td><td class=broken>{owed}</td></tr>",
+                 <td>{} ms</td><td>{ready}</td><td class={class}>{owed}</td></tr>",
                 fault.unavailable_ms
             );
         }
@@ -218,7 +220,7 @@ impl Facts {
              <h2>Calls</h2><table><tr><th></th><th>answered</th><th>refused</th><th>unknown</th>\
              <th>answered/s</th><th>p50</th><th>p99</th><th>longest</th></tr>{figures}</table>\
              <h2>Faults</h2><table><tr><th>at</th><th>kind</th><th>whom and how</th><th>lasted</th>\
-             <th>longest without a write</th><th>all members ready after</th><th>owed</th></tr>{faults}</table></html>",
+             <th>longest without a write</th><th>all members answer again after</th><th>late or wrong</th></tr>{faults}</table></html>",
             self.options.clients, self.seed
         )
     }

@@ -352,11 +352,12 @@ impl Strip<'_> {
             if label.chars().count() as f64 * LETTER_WIDTH <= room {
                 return label.clone();
             }
-            // The name of the node says most.
+            // The name of the node, or that it is all of them, says most.
             let words = label.split_whitespace();
             let short = words.filter(|word| {
-                word.starts_with('n')
-                    && word[1..].starts_with(|letter: char| letter.is_ascii_digit())
+                *word == "all"
+                    || word.starts_with('n')
+                        && word[1..].starts_with(|letter: char| letter.is_ascii_digit())
             });
             let short: Vec<&str> = short.collect();
             let short = short.join("→");

@@ -5,12 +5,14 @@ mod cluster;
 mod metrics;
 mod newcomer;
 mod proxy;
+mod pulse;
 
 pub(crate) use client::Client;
 pub(crate) use cluster::{Cluster, Node};
 pub(crate) use metrics::Metrics;
 pub(crate) use newcomer::Newcomer;
 pub(crate) use proxy::Proxy;
+pub(crate) use pulse::Pulse;
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};

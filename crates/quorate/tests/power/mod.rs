@@ -7,12 +7,13 @@ mod writers;
 
 use disk::{Disk, Loss, build_layer};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use writers::{Ledger, Verdict};
 
-/// How many times the power is cut.
+/// How many times the power is cut, and what says that it shall be more.
 const CUTS: u32 = 20;
+const CUTS_VARIABLE: &str = "QUORATE_TEST_POWER_CUTS";
 
 /// How long the writers run before a cut, at least and at most.
 const RUN_MIN: Duration = Duration::from_millis(100);
@@ -59,12 +60,11 @@ impl Cluster {
                 .append(true)
                 .open(disk.root.with_file_name("stderr.log"))
                 .expect("a file of the test");
-            let process = Command::new(env!("CARGO_BIN_EXE_quorate"))
+            let process = crate::common::quorate()
                 .args(["start", "--name", &format!("n{}", n + 1), "--cluster", &self.list])
                 .args(["--listen-etcd", &self.clients[n], "--data-dir"])
                 .arg(&disk.root)
                 .envs(disk.environment(&self.library))
-                .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log)
                 .spawn()
@@ -155,10 +155,12 @@ async fn cut_until_loss(ignore_sync: bool, cuts: u32) -> Result<(u64, Loss), Str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_put_is_lost_when_the_power_is_cut() {
-    match cut_until_loss(false, CUTS).await {
+    let wanted = std::env::var(CUTS_VARIABLE).ok();
+    let cuts = wanted.map_or(CUTS, |cuts| cuts.parse().expect("it is a number"));
+    match cut_until_loss(false, cuts).await {
         Ok((acknowledged, loss)) => {
             println!(
-                "{CUTS} cuts took {} unsynced bytes and {} unsynced names; all {acknowledged} acknowledged puts were kept",
+                "{cuts} cuts took {} unsynced bytes and {} unsynced names; all {acknowledged} acknowledged puts were kept",
                 loss.bytes, loss.files
             );
             assert!(
