@@ -17,7 +17,8 @@ use systems::System;
 /// What to measure, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// `engine` measures the engine alone, `soak` only the long run; without it, everything beside etcd.
+    /// `engine` measures the engine alone, `soak` only the long run, `kills` only the gaps after a leader is killed; without
+    /// it, everything beside etcd.
     #[arg(value_name = "PART")]
     part: Option<String>,
     /// How many times each system runs each workload, in turn.
@@ -93,29 +94,35 @@ const WORKLOADS: &[Workload] = &[
 /// How long the long run lasts when it is asked for by name.
 const SOAK_MINUTES: u64 = 10;
 
+/// What builds the binary that is measured.
+const RELEASE_BUILD: [&str; 4] = ["build", "--release", "-p", "quorate"];
+
 /// Runs what was asked for.
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
-    let counting = counting_binary()?;
     match arguments.part.as_deref() {
-        Some("engine") => run::engine(&counting, &std::env::temp_dir()),
+        Some("engine") => run::engine(&counting_binary()?, &std::env::temp_dir()),
         Some("soak") => {
+            cargo(&RELEASE_BUILD)?;
             let minutes = arguments.soak_minutes;
             let minutes = if minutes == 0 { SOAK_MINUTES } else { minutes };
             Session::begin(arguments, true)?.soak(minutes)
         }
-        Some(other) => Err(format!("unknown part {other:?}: `engine` and `soak` are known")),
-        None => beside_etcd(arguments, &counting),
+        Some("kills") => {
+            cargo(&RELEASE_BUILD)?;
+            Session::begin(arguments, true)?.gaps()
+        }
+        Some(other) => Err(format!("unknown part {other:?}: engine, soak and kills are known")),
+        None => beside_etcd(arguments, &counting_binary()?),
     }
 }
 
 /// Builds a binary that counts allocations, beside the one that does not.
 fn counting_binary() -> Result<PathBuf> {
-    let build = ["build", "--release", "-p", "quorate"];
-    cargo(&[&build[..], &["--features", "count-allocations"]].concat())?;
+    cargo(&[&RELEASE_BUILD[..], &["--features", "count-allocations"]].concat())?;
     let plain = systems::quorate_binary()?;
     let counting = plain.with_file_name("quorate-counting");
     std::fs::copy(&plain, &counting).map_err(|error| format!("{}: {error}", counting.display()))?;
-    cargo(&build)?;
+    cargo(&RELEASE_BUILD)?;
     Ok(counting)
 }
 
@@ -183,7 +190,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn memory_and_gaps(&mut self) -> Result<()> {
+    fn memory(&mut self) -> Result<()> {
         for (number, system) in self.systems.iter().enumerate() {
             if self.measured.memory.len() <= number {
                 let size = run::memory(&self.generator, system, &self.scratch)?;
@@ -191,6 +198,10 @@ impl<'a> Session<'a> {
                 self.save()?;
             }
         }
+        Ok(())
+    }
+
+    fn gaps(&mut self) -> Result<()> {
         for kill in 1..=self.arguments.kills {
             for (number, system) in self.systems.iter().enumerate() {
                 if self.measured.gaps[number].len() < kill {
@@ -238,7 +249,8 @@ fn beside_etcd(arguments: &Arguments, counting: &Path) -> Result<()> {
     }
     session.workloads()?;
     if arguments.only.is_empty() {
-        session.memory_and_gaps()?;
+        session.memory()?;
+        session.gaps()?;
     }
     if arguments.only.is_empty() && session.measured.engine.is_none() {
         session.measured.engine = Some(run::engine_results(counting, &session.scratch)?);
