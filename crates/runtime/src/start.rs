@@ -35,7 +35,7 @@ pub enum PeerListener {
 
 /// How long a thread waits awake unless told otherwise: about as long as a sync of a good disk, and a few times as long as a
 /// hand-over from thread to thread.
-const SPIN: Duration = Duration::from_micros(200);
+pub const SPIN: Duration = Duration::from_micros(200);
 
 /// Everything that a node is started with.
 #[derive(Debug)]
@@ -84,10 +84,7 @@ impl RuntimeOptions {
             limits: Limits::default(),
             log: quorate_log::LogOptions::default(),
             request_timeout: Duration::from_secs(5) + 2 * timing.election_timeout_max,
-            spin: std::env::var("QSPIN")
-                .ok()
-                .and_then(|v| v.parse().ok())
-                .map_or(SPIN, Duration::from_micros),
+            spin: SPIN,
             folder,
             listener,
         }
