@@ -22,7 +22,7 @@ pub(super) struct Peer {
     /// The commit index it was last told.
     told: Index,
     /// The last index that somebody there waits for: of a proposal it forwarded, of a read it asked for.
-    pub(super) awaited: Index,
+    awaited: Index,
     /// The read of older slots under way for it, and the first of them.
     fetch: Option<(FetchId, Index)>,
     /// Set while it is brought up by bulk: when it last made progress.
@@ -102,6 +102,13 @@ impl Leader {
     pub(super) fn next_deadline(&self) -> Instant {
         let due = self.heartbeat_due.min(self.check_due);
         self.commit_due.map_or(due, |commit| commit.min(due))
+    }
+
+    /// Somebody at `peer` waits until everything up to `index` is applied there.
+    pub(super) fn awaits(&mut self, peer: NodeId, index: Index) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.awaited = peer.awaited.max(index);
+        }
     }
 
     pub(super) fn on_link(&mut self, peer: NodeId, up: bool) {
@@ -454,15 +461,6 @@ impl Raft {
         }
         self.schedule_commit(is_due);
         self.maybe_hand_over();
-    }
-
-    /// Somebody at `peer` waits until everything up to `index` is applied there.
-    pub(super) fn awaits(&mut self, peer: NodeId, index: Index) {
-        if let Role::Leader(leader) = &mut self.role
-            && let Some(peer) = leader.peers.get_mut(&peer)
-        {
-            peer.awaited = peer.awaited.max(index);
-        }
     }
 
     /// Sets when followers are told of what they were not told in this wake-up.

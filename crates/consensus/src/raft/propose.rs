@@ -155,7 +155,10 @@ impl Raft {
         let refusals = match self.role {
             Role::Leader(_) => {
                 let refusals = self.take_in(proposals);
-                self.awaits(from, self.tail.last());
+                let last = self.tail.last();
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.awaits(from, last);
+                }
                 refusals
             }
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {

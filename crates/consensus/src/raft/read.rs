@@ -153,9 +153,7 @@ impl Raft {
             match waiter {
                 Waiter::Own(id) => self.outbox.push_back(Effect::ReadReady { id, index }),
                 Waiter::Remote { node, context } => {
-                    if let Some(peer) = leader.peers.get_mut(&node) {
-                        peer.awaited = peer.awaited.max(index);
-                    }
+                    leader.awaits(node, index);
                     let reply = Message::ReadReply { epoch, context, index: Some(index) };
                     self.replies.push((node, reply, None));
                 }
