@@ -130,7 +130,7 @@ impl Settings for StartSettings {
         StartSettings {
             listen_etcd: Some("127.0.0.1:2379".into()),
             insecure: Some(false),
-            spin: Some(200),
+            spin: u32::try_from(quorate_runtime::SPIN.as_micros()).ok(),
             log_format: Some(logging::Format::Text),
             log_level: Some("info".into()),
             ..StartSettings::default()

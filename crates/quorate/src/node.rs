@@ -40,8 +40,8 @@ pub(crate) struct NodeSettings {
     pub(crate) etcd: TcpListener,
     /// The client URLs that member lists show; those of `etcd` when empty.
     pub(crate) advertise_etcd: Vec<String>,
-    /// How long a thread that has run out of work looks for more before it sleeps; the runtime's default when not given.
-    pub(crate) spin: Option<Duration>,
+    /// How long a thread that has run out of work looks for more before it sleeps.
+    pub(crate) spin: Duration,
 }
 
 /// A node that runs.
@@ -87,8 +87,7 @@ impl RunningNode {
         let peer = PeerListener::Bound(settings.peer);
         let name = settings.name.clone();
         let options = RuntimeOptions::new(settings.name, settings.cluster, folder, peer);
-        let spin = settings.spin.unwrap_or(options.spin);
-        let options = RuntimeOptions { join: settings.join, spin, ..options };
+        let options = RuntimeOptions { join: settings.join, spin: settings.spin, ..options };
         let handle = quorate_runtime::start(options, store).map_err(|error| failed(&error))?;
 
         let etcd_address = settings.etcd.local_addr().map_err(|error| failed(&error))?;

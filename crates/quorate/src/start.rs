@@ -30,7 +30,7 @@ pub(crate) fn run(given: &StartSettings, file: Option<&Path>) -> Outcome {
         cluster: config.cluster,
         join: config.join,
         advertise_etcd: config.advertise_etcd,
-        spin: Some(config.spin),
+        spin: config.spin,
     };
     let runtime = crate::runtime()
         .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))?;

@@ -53,4 +53,4 @@ pub use folder::{DataFolder, DataFolderError, FileReader};
 pub use handle::{NodeHandle, NodeNotice, RequestError};
 pub use metrics::RuntimeMetrics;
 pub use outside::warn_outside;
-pub use start::{PeerListener, RuntimeOptions, StartError, start};
+pub use start::{PeerListener, RuntimeOptions, SPIN, StartError, start};

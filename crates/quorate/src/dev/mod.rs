@@ -115,7 +115,7 @@ fn start(home: &Path, claim: Claim, cluster: &[(String, String)]) -> Result<Runn
         peer: claim.peer,
         etcd: claim.etcd,
         advertise_etcd: Vec::new(),
-        spin: None,
+        spin: quorate_runtime::SPIN,
     })
 }
 
