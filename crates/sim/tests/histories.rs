@@ -161,6 +161,19 @@ fn a_stale_read_is_wrong() {
         .wrong();
 }
 
+/// The search must not try every set of them: it would give up, which is no verdict.
+#[test]
+fn a_stale_read_beside_many_deletes_of_unknown_outcome_is_judged() {
+    let mut book = Book::default();
+    for client in 2..32 {
+        book = book.add((client, 0, 99), Call::Delete { key: Key(1) }, Outcome::Unknown);
+    }
+    let book = book.written((0, 1, 2), 1, 5, 1).written((0, 3, 4), 1, 6, 2);
+    let history = book.get((1, 5, 6), 1, 2, found(5, 1)).0;
+    let judged = linearizable::check(&history).map_err(|violation| violation.seen);
+    assert!(judged.clone().is_err_and(|seen| seen.contains("has no legal order")), "{judged:?}");
+}
+
 #[test]
 fn a_lost_write_is_wrong() {
     Book::default().written((1, 0, 1), 1, 10, 2).get((2, 2, 3), 1, 2, None).wrong();
