@@ -155,6 +155,7 @@ pub fn trap(mistake: Mistake) -> Option<Bounds> {
         | Mistake::ReadWithoutRound
         | Mistake::ReadBeforeNoop
         | Mistake::StallIgnored
+        | Mistake::MembersForgotten
         | Mistake::EarlyChange
         | Mistake::AppliedApart
         | Mistake::OriginsForgotten

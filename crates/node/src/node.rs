@@ -2,6 +2,7 @@
 
 mod early;
 mod forming;
+mod found;
 mod joining;
 mod opening;
 mod refused;

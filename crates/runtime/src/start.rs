@@ -133,8 +133,8 @@ pub fn start<M: StateMachine + 'static>(
         entropy: entropy().map_err(StartError::System)?,
         request_timeout: options.request_timeout,
     };
-    let applied = BTreeMap::from([(GroupId(0), machine.applied())]);
-    let node = Node::open(clock.now(), node_options, &options.folder.reader(), applied)?;
+    let machines = BTreeMap::from([(GroupId(0), machine.state())]);
+    let node = Node::open(clock.now(), node_options, &options.folder.reader(), machines)?;
 
     let spin = Spin::new(options.spin);
     let counters = Arc::new(Counters::default());

@@ -326,11 +326,13 @@ impl World {
         let options = self.node_options(id);
         let process = &mut self.processes[id.0];
         let machine = Machine::open(&process.engine).map_err(|fault| fault.to_string())?;
-        let applied = machine.store.applied();
-        process.order.on_open(applied.position.index).map_err(|violation| violation.to_string())?;
-        let node =
-            Node::open(shown, options, &process.disk, BTreeMap::from([(GroupId(0), applied)]))
-                .map_err(|error| error.to_string())?;
+        let state = machine.store.state();
+        process
+            .order
+            .on_open(state.applied.position.index)
+            .map_err(|violation| violation.to_string())?;
+        let node = Node::open(shown, options, &process.disk, BTreeMap::from([(GroupId(0), state)]))
+            .map_err(|error| error.to_string())?;
         let is_stateless = !node.status(shown).awaiting_snapshot.is_empty();
         self.counts.stateless_start_count += u64::from(is_stateless);
         process.running = Some(Running {
@@ -496,6 +498,13 @@ impl World {
             let result = result.and(self.matches.on_status(group));
             let are_whole = self.processes.iter().all(|it| !it.is_wounded && !it.is_tainted);
             let result = result.and(self.configurations.on_status(id, group, are_whole));
+            // Only a log that was harmed forgets.
+            let process = &self.processes[id.0];
+            let running = process.running.as_ref().filter(|_| process.is_tainted);
+            let members = running.map(|running| running.machine.store.state().members);
+            let result = result.and(
+                members.map_or(Ok(()), |members| self.configurations.on_members(group, &members)),
+            );
             self.accuse(result);
         }
     }

@@ -494,7 +494,8 @@ mod members {
     use quorate_sim::checkers::configuration::Configurations;
     use quorate_sim::network::ProcessId;
     use quorate_types::{
-        Configuration, Epoch, GroupId, Incarnation, Index, Intent, Member, NodeId, Position,
+        AppliedMembers, Configuration, Epoch, GroupId, Incarnation, Index, Intent, Member, NodeId,
+        Position,
     };
 
     /// The voters, and those of the configuration before in a joint one.
@@ -653,5 +654,26 @@ mod members {
         check(11, [0, 0], true);
         let lost = leader(&joint, 20, [0, 0]);
         assert_eq!(configurations.on_status(N1, &lost, false), Ok(()), "somebody lost something");
+    }
+
+    #[test]
+    fn members_older_than_what_was_applied_are_wrong() {
+        let (first, second) = (configuration(&[1, 2, 3], &[]), configuration(&[1, 2], &[]));
+        let joint = configuration(&[1, 2], &[1, 2, 3]);
+        let all = [first.clone(), joint.clone(), second.clone()];
+        let configurations = committed(&all).expect("they are right");
+        // Applied are the one at `place` and everything up to `applied`.
+        let check = |in_force: &Configuration, place: usize, applied: u64, legal: bool| {
+            let index = Index(1 + 10 * place as u64);
+            let members = AppliedMembers { index, configuration: all[place].clone() };
+            let status = Status { applied: Index(applied), ..leader(in_force, 40, [0, 0]) };
+            assert_eq!(configurations.on_members(&status, &members).is_ok(), legal, "{in_force}");
+        };
+        check(&second, 2, 40, true);
+        check(&joint, 2, 40, false);
+        check(&first, 2, 40, false);
+        check(&first, 1, 40, false);
+        check(&second, 1, 40, true);
+        check(&first, 2, 20, true);
     }
 }

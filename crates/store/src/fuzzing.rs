@@ -9,8 +9,9 @@ use crate::snapshot::{CHUNK_HEADER_SIZE, CHUNK_MAGIC, chain_start, chunk_checksu
 use crate::store::Store;
 use bytes::{Buf, Bytes, BytesMut};
 use quorate_types::{
-    Committed, Configuration, Digest, Entry, EntryKind, Epoch, GroupId, Incarnation, Index,
-    InstallFault, NodeId, Origin, Reader, SnapshotName, StateMachine, TransactionId,
+    AppliedMembers, Committed, Configuration, Digest, Entry, EntryKind, Epoch, GroupId,
+    Incarnation, Index, InstallFault, NodeId, Origin, Reader, SnapshotName, StateMachine,
+    TransactionId,
 };
 
 /// A command, decoded and encoded again.
@@ -54,6 +55,10 @@ pub fn values(data: &[u8]) {
         record.encode(&mut again);
         assert_eq!(again, bytes, "a record changes by its encoding");
         let _ = record.links_behind();
+    }
+    if let Ok(members) = AppliedMembers::decode(bytes.clone()) {
+        let again = AppliedMembers::decode(members.encode());
+        assert_eq!(again, Ok(members), "the members change by their encoding");
     }
     if let Ok(summary) = Summary::decode(bytes.clone()) {
         assert_eq!(summary.encode(), bytes, "a summary changes by its encoding");

@@ -12,7 +12,8 @@ use crate::snapshot::{
 };
 use bytes::Bytes;
 use quorate_types::{
-    Applied, DecodeError, Incarnation, InstallFault, NodeId, OriginTable, Reader, SnapshotName,
+    Applied, AppliedMembers, DecodeError, Incarnation, InstallFault, NodeId, OriginTable, Reader,
+    SnapshotName,
 };
 
 /// A snapshot on its way in.
@@ -26,6 +27,8 @@ pub(crate) struct Staging {
     keys: Keys,
     /// What the name promises.
     expected: Applied,
+    /// Who takes part there, as the name says.
+    members: AppliedMembers,
     /// The summary, once the first record came.
     summary: Option<Summary>,
     /// How many chunks came.
@@ -47,6 +50,7 @@ impl Staging {
         Staging {
             keys,
             expected: Applied { position: name.position, digest: name.digest },
+            members: name.into(),
             summary: None,
             number: 0,
             checksum: chain_start(name.digest),
@@ -177,6 +181,7 @@ impl Staging {
         };
         let mut changes = Changes::default();
         changes.put(Table::State, self.keys.summary(), summary.encode());
+        changes.put(Table::State, self.keys.configuration(), self.members.encode());
         let sweep = Sweep::done(summary.compacted);
         changes.put(Table::State, self.keys.swept(), sweep.encode());
         self.finished = true;

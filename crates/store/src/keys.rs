@@ -14,6 +14,7 @@ const TAG_SUMMARY: u8 = 1;
 const TAG_ORIGIN: u8 = 2;
 const TAG_MEMBER: u8 = 3;
 const TAG_SWEPT: u8 = 4;
+const TAG_CONFIGURATION: u8 = 5;
 
 /// A place in history: the revision of a transaction and the position of a change inside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +140,13 @@ impl Keys {
     pub(crate) fn swept(self) -> Bytes {
         let mut buffer = self.start(1);
         buffer.put_u8(TAG_SWEPT);
+        buffer.freeze()
+    }
+
+    /// `State`: the configuration in force.
+    pub(crate) fn configuration(self) -> Bytes {
+        let mut buffer = self.start(1);
+        buffer.put_u8(TAG_CONFIGURATION);
         buffer.freeze()
     }
 

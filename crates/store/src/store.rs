@@ -12,9 +12,9 @@ use crate::record::{Summary, damaged};
 use crate::snapshot::Capture;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    Applied, ApplyFault, Committed, Digest, EntryKind, GroupId, Incarnation, InstallFault, Mistake,
-    NodeId, Origin, OriginTable, OriginVerdict, Position, SnapshotName, SnapshotSource,
-    StateMachine, Syncer,
+    Applied, AppliedMembers, ApplyFault, Committed, Digest, EntryKind, GroupId, Incarnation,
+    InstallFault, MachineState, Mistake, NodeId, Origin, OriginTable, OriginVerdict, Position,
+    SnapshotName, SnapshotSource, StateMachine, Syncer,
 };
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -33,7 +33,7 @@ const SWEEP_ALONE: usize = 512;
 /// The replicated store of one group.
 ///
 /// # Invariants
-/// 1. While there is no fault, `summary`, `sweep`, `origins` and `recorded` say what the engine's live
+/// 1. While there is no fault, `summary`, `members`, `sweep`, `origins` and `recorded` say what the engine's live
 ///    generation says.
 /// 2. After a fault nothing is applied any more, and what is published is still as of the last write.
 pub struct Store<E: Engine> {
@@ -45,6 +45,8 @@ pub struct Store<E: Engine> {
     keys: Keys,
     /// Applied position, digest and revisions.
     summary: Summary,
+    /// Who takes part.
+    members: AppliedMembers,
     /// How far unreachable changes were removed.
     sweep: Sweep,
     /// Which proposals were applied.
@@ -72,6 +74,7 @@ impl<E: Engine> Store<E> {
             reader,
             keys,
             summary: Summary::default(),
+            members: AppliedMembers::default(),
             sweep: Sweep::default(),
             origins: OriginTable::default(),
             recorded: BTreeSet::new(),
@@ -94,6 +97,10 @@ impl<E: Engine> Store<E> {
         let overlay = Overlay::new(self.reader.view()?);
         let summary = read_summary(&overlay, self.keys)?;
         let sweep = Sweep::read(&overlay, self.keys)?;
+        let members = match overlay.read(Table::State, &self.keys.configuration())? {
+            Some(bytes) => AppliedMembers::decode(bytes).map_err(|error| damaged(&error))?,
+            None => AppliedMembers::default(),
+        };
         let mut origins = OriginTable::default();
         for pair in overlay.scan(Table::State, &self.keys.origins(), Direction::Forward) {
             let (key, window) = pair?;
@@ -102,6 +109,7 @@ impl<E: Engine> Store<E> {
             origins.decode_window(node, incarnation, window).map_err(|error| damaged(&error))?;
         }
         self.summary = summary;
+        self.members = members;
         self.sweep = sweep;
         self.recorded = origins.incarnations().collect();
         self.origins = origins;
@@ -111,6 +119,7 @@ impl<E: Engine> Store<E> {
 
     fn apply_all(&mut self, entries: &[Committed]) -> Result<Vec<Option<Reply>>, ApplyFault> {
         let commands = decode_all(entries)?;
+        let mut members = None;
         let mut batch = Applying {
             overlay: Overlay::with_scratch(self.reader.view()?, std::mem::take(&mut self.scratch)),
             keys: self.keys,
@@ -120,10 +129,14 @@ impl<E: Engine> Store<E> {
         };
         let mut replies = Vec::with_capacity(entries.len());
         for (committed, command) in entries.iter().zip(commands) {
+            members = AppliedMembers::of(committed)?.or(members);
             replies.push(batch.apply(committed, command)?);
         }
         let Applying { mut overlay, summary, touched, .. } = batch;
         self.write_origins(&mut overlay, &touched);
+        if let Some(members) = &members {
+            overlay.changes.put(Table::State, self.keys.configuration(), members.encode());
+        }
         if Mistake::AppliedApart.is_made() {
             let (before, sweep) = (self.summary, self.sweep);
             self.write(overlay, before, sweep)?;
@@ -137,6 +150,9 @@ impl<E: Engine> Store<E> {
         let count = SWEEP_AN_ENTRY * entries.len();
         sweep.step(&mut overlay, self.keys, summary.compacted, count)?;
         self.write(overlay, summary, sweep)?;
+        if let Some(members) = members {
+            self.members = members;
+        }
         Ok(replies)
     }
 
@@ -349,6 +365,10 @@ fn refused(result: Result<Reply, ReadError>) -> Result<Reply, ApplyFault> {
 
 impl<E: Engine> StateMachine for Store<E> {
     type Reply = Reply;
+
+    fn state(&self) -> MachineState {
+        MachineState { applied: self.summary.applied, members: self.members.clone() }
+    }
 
     fn applied(&self) -> Applied {
         self.summary.applied

@@ -44,8 +44,8 @@ pub use ops::{Bounds, EpochRun, HardState, LogSummary, Op, SlotFault};
 pub use origins::{ORIGIN_WINDOW, OriginTable, OriginVerdict};
 pub use sequence_map::SequenceMap;
 pub use state_machine::{
-    Applied, ApplyFault, Committed, InstallFault, SNAPSHOT_CHUNK_SIZE, SnapshotName,
-    SnapshotSource, StateMachine, Syncer,
+    Applied, AppliedMembers, ApplyFault, Committed, InstallFault, MachineState,
+    SNAPSHOT_CHUNK_SIZE, SnapshotName, SnapshotSource, StateMachine, Syncer,
 };
 pub use time::Instant;
 pub use wire::{

@@ -60,6 +60,8 @@ mistakes! {
     EarlyChange = "early-change", "F6: no change before an entry of the own term is committed";
     /// Voters are replaced without a joint configuration.
     JointSkipped = "joint-skipped", "F6: quorums of consecutive configurations meet";
+    /// A replica does not ask its state machine for a change of members that its log has lost.
+    MembersForgotten = "members-forgotten", "node: who has applied a change of members knows of it for good";
     /// A replica that lost its hard state takes part as if it had never had one.
     LossForgotten = "loss-forgotten", "F7: a lost hard state means no vote";
     /// Changes and the applied index go to the engine one after the other.

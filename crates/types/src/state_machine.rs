@@ -1,7 +1,9 @@
 //! What applies the agreed entries.
 
-use crate::{Configuration, Digest, Entry, Index, Position};
-use bytes::Bytes;
+use crate::{
+    Configuration, DecodeError, Digest, Entry, EntryKind, Index, Position, Reader, Writer,
+};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 
 /// One entry on its way into a state machine.
@@ -22,6 +24,115 @@ pub struct Applied {
     pub position: Position,
     /// The digest chain there.
     pub digest: Digest,
+}
+
+/// The members of the group as of what a state machine has applied.
+///
+/// Apply has no use for them. They are kept because nobody asks for a damaged slot of the log again whose entry the state
+/// machine holds durably: if that was the latest change of members, only the state machine can still tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppliedMembers {
+    /// The entry that put the configuration in force, or the snapshot that came with it; zero while there was none.
+    pub index: Index,
+    /// Who takes part.
+    pub configuration: Configuration,
+}
+
+impl AppliedMembers {
+    /// What an entry that is being applied makes of the members, if it changes them.
+    ///
+    /// # Errors
+    /// When a configuration entry cannot be read.
+    pub fn of(committed: &Committed) -> Result<Option<AppliedMembers>, ApplyFault> {
+        let Committed { index, entry, .. } = committed;
+        if entry.kind() != EntryKind::Configuration {
+            return Ok(None);
+        }
+        let unsupported = |error: DecodeError| ApplyFault::Unsupported {
+            index: *index,
+            reason: error.to_string(),
+        };
+        let configuration = Configuration::decode(entry.body().clone()).map_err(unsupported)?;
+        Ok(Some(AppliedMembers { index: *index, configuration }))
+    }
+
+    /// The encoding: the index (`u64`), and the configuration (a blob) where it names anybody.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.put_u64_le(self.index.0);
+        if !self.configuration.members.is_empty() {
+            buffer.write_blob(&self.configuration.encode());
+        }
+        buffer.freeze()
+    }
+
+    /// Reads what [`AppliedMembers::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not such an encoding.
+    pub fn decode(bytes: Bytes) -> Result<AppliedMembers, DecodeError> {
+        let mut reader = Reader::new("applied members", bytes);
+        let index = Index(reader.u64()?);
+        let configuration = match reader.is_empty() {
+            true => Configuration::default(),
+            false => Configuration::decode(reader.blob()?)?,
+        };
+        reader.finish()?;
+        Ok(AppliedMembers { index, configuration })
+    }
+}
+
+impl From<&SnapshotName> for AppliedMembers {
+    fn from(name: &SnapshotName) -> AppliedMembers {
+        AppliedMembers { index: name.position.index, configuration: name.configuration.clone() }
+    }
+}
+
+/// Where a state machine stands: what it keeps of the log beside its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineState {
+    /// How far it has come.
+    pub applied: Applied,
+    /// Who took part there.
+    pub members: AppliedMembers,
+}
+
+impl MachineState {
+    /// An entry is applied, which brings the digest chain to `digest`.
+    ///
+    /// # Errors
+    /// When it is a configuration entry that cannot be read.
+    pub fn advance(&mut self, committed: &Committed, digest: Digest) -> Result<(), ApplyFault> {
+        if let Some(members) = AppliedMembers::of(committed)? {
+            self.members = members;
+        }
+        let position = Position::new(committed.index, committed.entry.created());
+        self.applied = Applied { position, digest };
+        Ok(())
+    }
+
+    /// The encoding: position, digest (`u64`), and the members as a blob.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        buffer.write_position(self.applied.position);
+        buffer.put_u64_le(self.applied.digest.0);
+        buffer.write_blob(&self.members.encode());
+        buffer.freeze()
+    }
+
+    /// Reads what [`MachineState::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not such an encoding.
+    pub fn decode(bytes: Bytes) -> Result<MachineState, DecodeError> {
+        let mut reader = Reader::new("machine state", bytes);
+        let applied = Applied { position: reader.position()?, digest: Digest(reader.u64()?) };
+        let members = AppliedMembers::decode(reader.blob()?)?;
+        reader.finish()?;
+        Ok(MachineState { applied, members })
+    }
 }
 
 /// Why a replica cannot go on: a local failure, never an answer to a client. The replica stops before its
@@ -93,8 +204,13 @@ pub trait StateMachine: Send {
     /// What a client gets back for one entry.
     type Reply: Send + 'static;
 
-    /// How far it has come; before the first entry, `Applied::default()`.
-    fn applied(&self) -> Applied;
+    /// Where it stands; before the first entry, `MachineState::default()`. All of it survives a crash, or none.
+    fn state(&self) -> MachineState;
+
+    /// How far it has come, which is asked for after every apply.
+    fn applied(&self) -> Applied {
+        self.state().applied
+    }
 
     /// Applies entries in order, each at the index after the last. Gives one reply for each entry, `None`
     /// where none is wanted, where the entry is not a command, or where its origin was seen before.

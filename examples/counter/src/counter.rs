@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Everything that apply can see: always as of `applied`.
+/// Everything that apply can see, always as of `at`.
 #[derive(Clone, Default)]
 struct State {
     value: u64,
-    applied: Applied,
+    at: MachineState,
     origins: OriginTable,
 }
 
@@ -17,8 +17,7 @@ impl State {
     fn encode(&self) -> Bytes {
         let mut buffer = BytesMut::new();
         buffer.put_u64_le(self.value);
-        buffer.write_position(self.applied.position);
-        buffer.put_u64_le(self.applied.digest.0);
+        buffer.write_blob(&self.at.encode());
         buffer.write_blob(&self.origins.encode());
         buffer.freeze()
     }
@@ -26,8 +25,8 @@ impl State {
     fn decode(bytes: Bytes) -> Result<State, DecodeError> {
         let mut reader = Reader::new("counter", bytes);
         let value = reader.u64()?;
-        let applied = Applied { position: reader.position()?, digest: Digest(reader.u64()?) };
-        Ok(State { value, applied, origins: OriginTable::decode(reader.blob()?)? })
+        let at = MachineState::decode(reader.blob()?)?;
+        Ok(State { value, at, origins: OriginTable::decode(reader.blob()?)? })
     }
 }
 
@@ -70,21 +69,21 @@ fn engine(error: std::io::Error) -> ApplyFault {
 impl StateMachine for Counter {
     type Reply = u64;
 
-    fn applied(&self) -> Applied {
-        self.state.lock().expect("nobody panics with it").applied
+    fn state(&self) -> MachineState {
+        self.state.lock().expect("nobody panics with it").at.clone()
     }
 
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<u64>>, ApplyFault> {
         let mut state = self.state.lock().expect("nobody panics with it");
         let mut replies = Vec::new();
-        for Committed { index, entry, wanted } in entries {
+        for committed @ Committed { entry, wanted, .. } in entries {
             let new = entry.kind() == EntryKind::Command
                 && state.origins.record(entry.origin()) == OriginVerdict::New;
             if new && let Ok(amount) = Reader::new("amount", entry.body().clone()).u64() {
                 state.value = state.value.wrapping_add(amount);
             }
-            state.applied.position = Position::new(*index, entry.created());
-            state.applied.digest = Digest(state.value);
+            let digest = Digest(state.value);
+            state.at.advance(committed, digest)?;
             replies.push((new && *wanted).then_some(state.value));
         }
         Ok(replies)
@@ -98,7 +97,7 @@ impl StateMachine for Counter {
 
     fn capture(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyFault> {
         let state = self.state.lock().expect("nobody panics with it");
-        Ok(Box::new(Capture { applied: state.applied, content: Some(state.encode()) }))
+        Ok(Box::new(Capture { applied: state.at.applied, content: Some(state.encode()) }))
     }
 
     fn stage_begin(&mut self, _: &SnapshotName) -> Result<(), InstallFault> {
@@ -121,7 +120,7 @@ impl StateMachine for Counter {
         let state = State::decode(staged.clone()).map_err(damage)?;
         replace(&self.file, &staged).map_err(engine)?;
         *self.state.lock().expect("nobody panics with it") = state.clone();
-        Ok(state.applied)
+        Ok(state.at.applied)
     }
 }
 

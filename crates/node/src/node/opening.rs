@@ -1,11 +1,12 @@
 //! Opening a data folder, and the way from there to running replicas.
 
 use super::early::Early;
-use super::{Forming, Found, Node, OPENING_WRITE, SYSTEM_GROUP, Stage};
+use super::found::found;
+use super::{Forming, Node, OPENING_WRITE, SYSTEM_GROUP, Stage};
 use crate::formation::Formation;
 use crate::group::{DiskIds, Group, GroupOptions};
 use crate::identity::{IDENTITY_FILE, Identity, IdentityStore, IdentityVersion, Membership};
-use crate::install::{Standing, decode_install, install_file, standing};
+use crate::install::{decode_install, install_file};
 use crate::interface::{NodeEffect, NodeOptions};
 use crate::peers::Peers;
 use crate::roster::Roster;
@@ -14,8 +15,8 @@ use bytes::Bytes;
 use quorate_consensus::{Opening, Options};
 use quorate_log::{Log, Recovery};
 use quorate_types::{
-    Applied, Bounds, Configuration, DiskError, DiskReader, EpochRun, FileName, GroupId,
-    Incarnation, Index, Instant, LogSummary, Member, Op, Position, ProtocolName, SnapshotName,
+    Applied, Bounds, DiskError, DiskReader, EpochRun, FileName, GroupId, Incarnation, Index,
+    Instant, LogSummary, MachineState, Member, Op, Position, ProtocolName, SnapshotName,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -49,7 +50,7 @@ pub enum OpenError {
 }
 
 impl Node {
-    /// Opens a data folder. `machines` says how far each group's state machine has come, durably.
+    /// Opens a data folder. `machines` says where each group's state machine stands, durably.
     ///
     /// # Errors
     /// See [`OpenError`]. Nothing was changed.
@@ -57,7 +58,7 @@ impl Node {
         now: Instant,
         options: NodeOptions,
         reader: &dyn DiskReader,
-        machines: BTreeMap<GroupId, Applied>,
+        mut machines: BTreeMap<GroupId, MachineState>,
     ) -> Result<Node, OpenError> {
         if options.protocol != ProtocolName::Raft {
             return Err(OpenError::Options(format!(
@@ -69,16 +70,16 @@ impl Node {
         let identity = read_identity(reader)?;
         let (log, recovery) = Log::open(reader, options.log.clone())?;
         let install = read_install(reader)?;
-        let applied = machines.get(&SYSTEM_GROUP).copied().unwrap_or_default();
+        let machine = machines.remove(&SYSTEM_GROUP).unwrap_or_default();
         let mut identity = match identity {
             Some(identity) => checked(identity, &options)?,
-            None => fresh(&options, &recovery, applied)?,
+            None => fresh(&options, &recovery, machine.applied)?,
         };
         let is_new = identity.roster.is_none() && identity.membership.is_none();
         if is_new && options.join.is_none() {
             check_list(&options)?;
         }
-        let found = found(&identity, &recovery, applied, install)?;
+        let found = found(&identity, &recovery, machine, install)?;
         identity.begin_run(derive(options.entropy, b"run"));
         let mut node = Node {
             now,
@@ -398,76 +399,6 @@ fn check_list(options: &NodeOptions) -> Result<(), OpenError> {
         return Ok(());
     };
     Err(OpenError::Options(text))
-}
-
-/// How log, state machine and identity stand to each other.
-fn found(
-    identity: &Identity,
-    recovery: &Recovery,
-    applied: Applied,
-    install: Option<SnapshotName>,
-) -> Result<Found, OpenError> {
-    let mut log = recovery.groups.get(&SYSTEM_GROUP).cloned().unwrap_or_default();
-    let has_log = log.bounds.last > Index::ZERO;
-    if has_log && log.configurations.is_empty() {
-        log.configurations.push((Index::ZERO, remembered_peers(identity)));
-    }
-    // The log of a member that joined and was told nothing yet holds the configuration that it joined with.
-    let is_begun = has_log || !log.configurations.is_empty();
-    if identity.membership.is_some() && !is_begun {
-        return Err(OpenError::Folder(format!(
-            "{} is a member of a cluster, but its log is gone: put the log back. A member whose log is lost for good \
-             must be replaced; an empty log has forgotten its votes",
-            identity.name
-        )));
-    }
-    if identity.roster.is_none() && identity.membership.is_none() && has_log {
-        return Err(OpenError::Folder(
-            "the data folder holds a log that its identity file does not know: put the right file back"
-                .to_owned(),
-        ));
-    }
-    let has_install_file = install.is_some();
-    let standing = standing(&log, applied, install).map_err(OpenError::Folder)?;
-    let needs_snapshot = standing == Standing::Behind;
-    if needs_snapshot && is_only_voter(&log, &identity.name) {
-        return Err(OpenError::Folder(format!(
-            "the state machine stands at {}, the log begins after {}: the engine was lost or rolled back, and {} is the \
-             only voter, so that nobody can give it a snapshot: put the right engine back, or restore a backup",
-            applied.position, log.bounds.purged, identity.name
-        )));
-    }
-    let reset = match standing {
-        Standing::Within | Standing::Behind => None,
-        Standing::Reset(name) => Some(name),
-    };
-    let has_install_file = has_install_file && reset.is_none();
-    Ok(Found { log, applied, reset, has_install_file, needs_snapshot })
-}
-
-/// Whom a member may hear whose log has lost every configuration to damage: those it formed the cluster with, and whoever
-/// comes and says that it is a member, as the present ones do, to whom this node is one (`later`). One that joined later has
-/// only those. It is no member in it itself, so that it follows and takes what it lacks from them, but never counts a
-/// quorum that may no longer be one.
-fn remembered_peers(identity: &Identity) -> Configuration {
-    let mut configuration = identity.roster.as_ref().map(Roster::configuration).unwrap_or_default();
-    if let Some(membership) = identity.membership {
-        configuration.members.remove(&membership.node);
-    }
-    configuration
-}
-
-/// Whether a log's configuration names nobody but this node as voter.
-fn is_only_voter(log: &LogSummary, name: &str) -> bool {
-    let Some((_, configuration)) = log.configurations.last() else { return false };
-    if configuration.members.is_empty() {
-        // The log has lost every configuration.
-        return false;
-    }
-    let mut others = configuration
-        .voters()
-        .filter(|voter| configuration.members.get(voter).is_some_and(|member| member.name != name));
-    others.next().is_none()
 }
 
 fn summary_of_bootstrap(roster: &Roster) -> LogSummary {

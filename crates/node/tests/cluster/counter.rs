@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    Applied, ApplyFault, Committed, Digest, EntryKind, InstallFault, OriginTable, OriginVerdict,
-    Position, Reader, SnapshotName, SnapshotSource, StateMachine, Syncer,
+    Applied, AppliedMembers, ApplyFault, Committed, Digest, EntryKind, InstallFault, MachineState,
+    OriginTable, OriginVerdict, Position, Reader, SnapshotName, SnapshotSource, StateMachine,
+    Syncer,
 };
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ const BALLAST: usize = 3_000;
 #[derive(Clone, Default)]
 pub(crate) struct Counter {
     pub(crate) applied: Applied,
+    members: AppliedMembers,
     pub(crate) sum: u64,
     pub(crate) commands: u64,
     origins: OriginTable,
@@ -72,8 +74,8 @@ impl Counter {
 impl StateMachine for Counter {
     type Reply = u64;
 
-    fn applied(&self) -> Applied {
-        self.applied
+    fn state(&self) -> MachineState {
+        MachineState { applied: self.applied, members: self.members.clone() }
     }
 
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<u64>>, ApplyFault> {
@@ -82,6 +84,9 @@ impl StateMachine for Counter {
             let entry = &committed.entry;
             assert_eq!(committed.index, self.applied.position.index.next(), "applied in order");
             self.applied.position = Position::new(committed.index, entry.created());
+            if let Some(members) = AppliedMembers::of(committed)? {
+                self.members = members;
+            }
             self.applied.digest =
                 Digest(self.applied.digest.0.wrapping_mul(31).wrapping_add(entry.hash().0));
             let is_command = entry.kind() == EntryKind::Command;
@@ -132,6 +137,7 @@ impl StateMachine for Counter {
             .map_err(|error| InstallFault::Content(error.to_string()))?;
         *self = installed;
         self.applied = Applied { position: name.position, digest: name.digest };
+        self.members = AppliedMembers::from(&name);
         Ok(self.applied)
     }
 }

@@ -244,6 +244,26 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
 }
 
 #[test]
+fn a_change_that_the_log_has_lost_is_remembered_by_the_state_machine() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    replace(&mut world, "n1", "n4", &["n2", "n3", "n4"], "n2,n3,n4");
+    world.run(Duration::from_secs(2));
+    ["n2", "n3", "n4"].iter().for_each(|name| world.kill(name));
+    // Every configuration that came after the first. What the state machine holds durably, nobody refills.
+    world.lose_configurations("n2", "n4");
+    world.start("n2");
+    world.run(Duration::from_secs(5));
+    assert!(world.has_note("n2", "the log is damaged"));
+    assert_eq!(world.voters("n2"), "n2,n3,n4", "alone, it has nobody to ask");
+    world.start("n3");
+    let leader = world.await_leader();
+    assert_eq!(world.add(&leader, 4), 7);
+    assert_eq!(world.sum("n2"), 7);
+}
+
+#[test]
 fn a_member_that_joined_later_and_lost_every_configuration_is_found_by_the_others() {
     // Its state may be lost as well, where its log begins after it: then it asks those who found it for a snapshot.
     for is_state_lost in [false, true] {

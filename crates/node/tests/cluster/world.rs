@@ -255,7 +255,7 @@ impl World {
         host.stopped = None;
         host.notes.clear();
         host.counter = host.synced.clone();
-        let machines = BTreeMap::from([(GROUP, host.counter.applied)]);
+        let machines = BTreeMap::from([(GROUP, host.counter.state())]);
         host.node = Some(Node::open(self.now, options, &host.disk, machines)?);
         self.pump(&name);
         Ok(())

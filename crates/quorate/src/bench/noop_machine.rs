@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use quorate_types::{
-    Applied, ApplyFault, Committed, Digest, InstallFault, SnapshotName, SnapshotSource,
-    StateMachine, Syncer,
+    Applied, ApplyFault, Committed, Digest, InstallFault, MachineState, SnapshotName,
+    SnapshotSource, StateMachine, Syncer,
 };
 use std::sync::Arc;
 
@@ -11,24 +11,26 @@ use std::sync::Arc;
 /// and refuses them: the measurement never purges far enough for one to be needed.
 #[derive(Debug, Default)]
 pub(crate) struct NoopMachine {
-    /// The last entry seen, and a chain over the identities of all.
-    applied: Applied,
+    /// The last entry seen, a chain over the identities of all, and the members.
+    state: MachineState,
 }
 
 impl StateMachine for NoopMachine {
     type Reply = ();
 
+    fn state(&self) -> MachineState {
+        self.state.clone()
+    }
+
     fn applied(&self) -> Applied {
-        self.applied
+        self.state.applied
     }
 
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<()>>, ApplyFault> {
         for committed in entries {
-            let entry = &committed.entry;
-            self.applied.position.index = committed.index;
-            self.applied.position.epoch = entry.created();
-            let chained = self.applied.digest.0.rotate_left(1) ^ entry.hash().0;
-            self.applied.digest = Digest(chained);
+            let before = self.state.applied.digest.0;
+            let chained = before.rotate_left(1) ^ committed.entry.hash().0;
+            self.state.advance(committed, Digest(chained))?;
         }
         Ok(entries.iter().map(|committed| committed.wanted.then_some(())).collect())
     }

@@ -7,7 +7,7 @@
 use super::Violation;
 use crate::network::ProcessId;
 use quorate_consensus::{RoleName, Status};
-use quorate_types::{Configuration, Entry, EntryKind, Index, NodeId};
+use quorate_types::{AppliedMembers, Configuration, Entry, EntryKind, Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most voters of two configurations whose quorums are compared by trying every set.
@@ -146,6 +146,27 @@ impl Configurations {
         }
         let (node, configuration) = (status.node, &status.configuration);
         Err(violation(format!("{node} leads and has no vote in {configuration}")))
+    }
+
+    /// What a node takes for the configuration in force, beside the last one that its state machine has applied.
+    ///
+    /// # Errors
+    /// When it is one that came before that.
+    pub fn on_members(&self, status: &Status, members: &AppliedMembers) -> Result<(), Violation> {
+        let AppliedMembers { index, configuration: applied } = members;
+        let in_force = &status.configuration;
+        // An installed snapshot is not told to the protocol yet.
+        let is_told = *index <= status.applied;
+        if !is_told || in_force == applied {
+            return Ok(());
+        }
+        let Some((at, _)) = self.committed.range(..*index).find(|(_, it)| *it == in_force) else {
+            return Ok(());
+        };
+        let node = status.node;
+        Err(violation(format!(
+            "{node} takes {in_force} of {at} for the members, and has applied {applied} at {index}"
+        )))
     }
 
     /// A leader shows its status; `are_logs_whole` unless somebody may have lost what it acknowledged.

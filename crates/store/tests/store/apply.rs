@@ -58,17 +58,69 @@ fn entries_that_are_no_commands_only_advance() {
     let mut client = Client::new();
     client.put("a", "1");
     let before = client.store.applied();
-    for (index, kind) in [(2, EntryKind::Noop), (3, EntryKind::Configuration)] {
-        assert_eq!(
-            apply_one(&mut client.store, committed(index, Origin::NONE, kind, bytes(""))),
-            None
-        );
+    let members = one_member("n7").encode();
+    for (index, kind, body) in
+        [(2, EntryKind::Noop, bytes("")), (3, EntryKind::Configuration, members)]
+    {
+        let committed = committed(index, Origin::NONE, kind, body);
+        assert_eq!(apply_one(&mut client.store, committed), None);
     }
     let after = client.store.applied();
     assert_eq!(after.position, Position::new(Index(3), Epoch::new(3, NodeId(1))));
     assert_ne!(after.digest, before.digest);
     assert_eq!(client.reader().applied(), after);
     assert_eq!(client.reader().revision(), (2, -1));
+}
+
+fn one_member(name: &str) -> Configuration {
+    let member = Member {
+        incarnation: Incarnation(7),
+        name: name.to_owned(),
+        peer_address: format!("{name}:1"),
+        voter: true,
+        outgoing_voter: false,
+        intent: Intent::Stay,
+    };
+    Configuration { members: BTreeMap::from([(NodeId(7), member)]), removed_max: NodeId(0) }
+}
+
+#[test]
+fn the_members_are_kept_with_the_applied_position() {
+    let mut client = Client::new();
+    assert_eq!(client.store.state().members, AppliedMembers::default());
+    let change = |index, name| {
+        committed(index, Origin::NONE, EntryKind::Configuration, one_member(name).encode())
+    };
+    let is_at = |store: &TestStore, index, name| {
+        let expected = AppliedMembers { index: Index(index), configuration: one_member(name) };
+        assert_eq!(store.state().members, expected);
+    };
+    // The last of a batch counts.
+    client.store.apply(&[change(1, "a"), change(2, "b")]).expect("memory does not fail");
+    is_at(&client.store, 2, "b");
+    (client.store.syncer())().expect("memory does not fail");
+    apply_one(&mut client.store, change(3, "c"));
+    is_at(&client.store, 3, "c");
+    // A crash takes both back.
+    client.disk.crash(0);
+    let mut reopened = open(&client.disk);
+    assert_eq!(reopened.applied().position.index, Index(2));
+    is_at(&reopened, 2, "b");
+    apply_one(&mut reopened, change(3, "c"));
+    apply_one(&mut reopened, entry(4, &put("a", "1")));
+    is_at(&reopened, 3, "c");
+    // A snapshot's name says who takes part.
+    let mut copy = Client::new();
+    let name = SnapshotName { configuration: one_member("c"), ..name_of(reopened.applied()) };
+    install(&mut copy.store, &name, &stream(&mut reopened)).expect("its own snapshot");
+    is_at(&copy.store, 4, "c");
+    (copy.store.syncer())().expect("memory does not fail");
+    copy.disk.crash(0);
+    let mut copy = open(&copy.disk);
+    is_at(&copy, 4, "c");
+    // What cannot be read stops the replica.
+    let broken = committed(5, Origin::NONE, EntryKind::Configuration, bytes("?"));
+    assert!(matches!(copy.apply(&[broken]), Err(ApplyFault::Unsupported { .. })));
 }
 
 #[test]
