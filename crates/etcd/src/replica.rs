@@ -83,7 +83,7 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Failure {
         match error {
             RequestError::Refused { reason, missing } => Failure::Refused { reason, missing },
-            RequestError::Unknown { missing } => Failure::Unknown { missing },
+            RequestError::Unknown { missing, .. } => Failure::Unknown { missing },
             // Said of control requests only; a write or a read is never declined.
             RequestError::Declined(_) => {
                 Failure::Refused { reason: RefuseReason::NotReady, missing: Vec::new() }

@@ -343,6 +343,10 @@ impl Scanner<'_> {
 pub(crate) fn configuration_of(entry: &Entry) -> Option<Configuration> {
     match entry.kind() {
         EntryKind::Configuration => Configuration::decode(entry.body().clone()).ok(),
-        EntryKind::Noop | EntryKind::Command | EntryKind::WriteSet | EntryKind::Prepared => None,
+        EntryKind::Noop
+        | EntryKind::Command
+        | EntryKind::WriteSet
+        | EntryKind::Prepared
+        | EntryKind::Settle => None,
     }
 }

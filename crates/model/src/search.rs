@@ -159,6 +159,7 @@ pub fn trap(mistake: Mistake) -> Option<Bounds> {
         | Mistake::EarlyChange
         | Mistake::AppliedApart
         | Mistake::OriginsForgotten
+        | Mistake::SettledApplied
         | Mistake::WindowIgnored
         | Mistake::LogErased
         | Mistake::MatchRegress

@@ -19,9 +19,9 @@ use quorate_consensus::{
 };
 use quorate_log::{Log, ReadId};
 use quorate_types::{
-    Applied, Configuration, DiskDone, DiskId, DiskRequest, FRAME_PAYLOAD_MAX, Frame, FrameKind,
-    GroupId, Incarnation, Index, Instant, Member, Mistake, NodeId, ProtocolName, Slot, StartNumber,
-    WriteId,
+    Applied, Configuration, DiskDone, DiskId, DiskRequest, EntryKind, FRAME_PAYLOAD_MAX, Frame,
+    FrameKind, GroupId, Incarnation, Index, Instant, Member, Mistake, NodeId, ProtocolName, Slot,
+    StartNumber, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -234,12 +234,19 @@ impl Group {
         let now = ctx.now;
         let taken = match request {
             // No reply could be given, and nothing read.
-            Request::Propose { .. } | Request::Read { .. } if self.wanted.is_some() => {
+            Request::Propose { .. } | Request::Read { .. } | Request::Settle { .. }
+                if self.wanted.is_some() =>
+            {
                 Err(RefuseReason::NotReady)
             }
+            // Only `Request::Settle` makes those.
+            Request::Propose { kind: EntryKind::Settle, .. } => Err(RefuseReason::NotReady),
             Request::Propose { kind, body, deadline, .. } => {
                 let deadline = deadline.unwrap_or(now + timeout);
                 self.waiters.propose(id, kind, body, deadline)
+            }
+            Request::Settle { origin, deadline, .. } => {
+                self.waiters.settle(id, origin, deadline.unwrap_or(now + timeout))
             }
             Request::Read { deadline, .. } => {
                 self.waiters.read(id, deadline.unwrap_or(now + timeout))
@@ -369,7 +376,7 @@ impl Group {
         ctx.answer(answers);
         while self.targets.front().is_some_and(|(_, due)| *due <= now) {
             if let Some((Some(id), _)) = self.targets.pop_front() {
-                ctx.answer([(id, Answer::Unknown { missing: peers.missing() })]);
+                ctx.answer([(id, Answer::Unknown { origin: None, missing: peers.missing() })]);
             }
         }
         let effects = self.outbound.on_time(now);
@@ -397,7 +404,7 @@ impl Group {
         let answers = self.waiters.give_up_all();
         ctx.answer(answers);
         let targets = std::mem::take(&mut self.targets);
-        let unknown = Answer::Unknown { missing: Vec::new() };
+        let unknown = Answer::Unknown { origin: None, missing: Vec::new() };
         let targets = targets.into_iter().filter_map(|(id, _)| id);
         ctx.answer(targets.map(|id| (id, unknown.clone())));
     }

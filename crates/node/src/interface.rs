@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_consensus::{Control, Event, Limits, RefuseReason, Timing};
 use quorate_types::{
-    Applied, ApplyFault, Committed, DiskDone, DiskRequest, EntryKind, Frame, GroupId, Index,
-    InstallFault, Instant, ProtocolName, SnapshotName,
+    Applied, ApplyFault, Committed, DiskDone, DiskRequest, EntryKind, Fate, Frame, GroupId, Index,
+    InstallFault, Instant, Origin, ProtocolName, SnapshotName, settled_by,
 };
 use std::time::Duration;
 
@@ -66,6 +66,15 @@ pub enum Request {
         /// When the client stops waiting; `None` for the default.
         deadline: Option<Instant>,
     },
+    /// Put an end to the uncertainty about a proposal: apply it never, if it was not applied before.
+    Settle {
+        /// In which group.
+        group: GroupId,
+        /// Which, as [`Answer::Unknown`] named it.
+        origin: Origin,
+        /// When the client stops waiting; `None` for the default.
+        deadline: Option<Instant>,
+    },
     /// Do this to the group's replica; answered when it was taken in.
     Control {
         /// To which group.
@@ -83,6 +92,8 @@ pub enum Answer {
         /// The index that the read may rest on; it is applied.
         index: Index,
     },
+    /// What became of a proposal: never [`Fate::Open`].
+    Settled(Fate),
     /// A control request was taken in.
     Taken,
     /// A control request was considered and is not carried out, for this reason.
@@ -96,6 +107,8 @@ pub enum Answer {
     },
     /// The deadline passed; a proposal may or may not be applied, now or later.
     Unknown {
+        /// The name of the proposal, by which [`Request::Settle`] finds out; `None` where nothing was proposed.
+        origin: Option<Origin>,
         /// The members that could not be reached, by name.
         missing: Vec<String>,
     },
@@ -136,6 +149,17 @@ pub struct CommittedFor {
     pub request: Option<RequestId>,
 }
 
+impl CommittedFor {
+    /// The request that this entry settles a proposal's fate for. Once it is applied, `fate` of the state machine is what
+    /// goes into [`MachineDone::Applied`].
+    #[must_use]
+    pub fn settles(&self) -> Option<(RequestId, Origin)> {
+        let entry = &self.committed.entry;
+        let request = self.request.filter(|_| entry.kind() == EntryKind::Settle)?;
+        settled_by(entry).ok().map(|origin| (request, origin))
+    }
+}
+
 /// Something for a group's state machine to do, beside the consensus loop. Requests are carried out in order, except
 /// `Sync`, which may run beside later ones.
 #[derive(Debug)]
@@ -169,6 +193,8 @@ pub enum MachineDone {
         applied: Applied,
         /// The requests whose reply was delivered to the client.
         answered: Vec<RequestId>,
+        /// What the requests to settle a proposal's fate came to: [`CommittedFor::settles`].
+        settled: Vec<(RequestId, Fate)>,
     },
     /// What was applied up to here is durable in the engine.
     Synced(Applied),

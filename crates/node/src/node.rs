@@ -335,6 +335,7 @@ impl Node {
         let group = match &request {
             Request::Propose { group, .. }
             | Request::Read { group, .. }
+            | Request::Settle { group, .. }
             | Request::Control { group, .. } => *group,
         };
         if !self.is_running() && self.leaving.is_none() {

@@ -11,10 +11,10 @@
 
 use crate::agenda::Agenda;
 use crate::interface::{Answer, RequestId};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quorate_consensus::{Proposal, ReadId, RefuseReason};
 use quorate_types::{
-    BODY_SIZE_MAX, EntryKind, Incarnation, Index, Instant, NodeId, ORIGIN_WINDOW, Origin,
+    BODY_SIZE_MAX, EntryKind, Fate, Incarnation, Index, Instant, NodeId, ORIGIN_WINDOW, Origin,
     SequenceMap, StartNumber, TransactionId,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -326,15 +326,23 @@ impl Waiters {
         applied: Index,
         requests: &[RequestId],
         answered: &[RequestId],
+        settled: &[(RequestId, Fate)],
     ) -> Vec<Answered> {
         for request in answered {
             self.forget(*request);
         }
         let mut answers = Vec::new();
-        for request in requests {
-            if matches!(self.waits.get(request.0), Some(Wait::Proposal(_))) {
+        for (request, fate) in settled {
+            if self.waits.get(request.0).is_some() {
                 self.forget(*request);
-                answers.push((*request, Answer::Unknown { missing: Vec::new() }));
+                answers.push((*request, Answer::Settled(*fate)));
+            }
+        }
+        for request in requests {
+            if let Some(Wait::Proposal(sequence)) = self.waits.get(request.0) {
+                let origin = Some(self.origin(*sequence));
+                self.forget(*request);
+                answers.push((*request, Answer::Unknown { origin, missing: Vec::new() }));
             }
         }
         while let Some((index, request)) = self.by_index.first().copied()
@@ -422,6 +430,32 @@ impl Waiters {
         requests.into_iter().map(give_up).collect()
     }
 
+    fn origin(&self, sequence: u64) -> Origin {
+        Origin { node: self.node, incarnation: self.incarnation, sequence }
+    }
+
+    /// Whether an origin can be that of a proposal: of this folder's, only what it has given out.
+    fn may_exist(&self, origin: Origin) -> bool {
+        let is_own = origin.node == self.node && origin.incarnation == self.incarnation;
+        !origin.is_none() && (!is_own || origin.sequence < self.next_sequence)
+    }
+
+    /// A client wants to know what became of a proposal for certain. Settling it is a proposal as well, which may be sent
+    /// again.
+    pub(crate) fn settle(
+        &mut self,
+        request: RequestId,
+        origin: Origin,
+        deadline: Instant,
+    ) -> Result<(), RefuseReason> {
+        if !self.may_exist(origin) {
+            return Err(RefuseReason::NotReady);
+        }
+        let mut body = BytesMut::new();
+        origin.encode(&mut body);
+        self.propose(request, EntryKind::Settle, body.freeze(), deadline)
+    }
+
     /// When a request gives up, if it still waits.
     fn deadline_of(&self, request: RequestId) -> Option<Instant> {
         match self.waits.get(request.0)? {
@@ -431,17 +465,18 @@ impl Waiters {
     }
 
     fn give_up(&mut self, request: RequestId, missing: Vec<String>) -> Answer {
-        let refused = match self.waits.get(request.0) {
+        let (refused, origin) = match self.waits.get(request.0) {
             Some(Wait::Proposal(sequence)) => {
                 let waiting = self.proposals.get(*sequence).filter(|waiting| !waiting.in_doubt);
-                waiting.map(|waiting| waiting.refused.unwrap_or(RefuseReason::NoLeader))
+                let refused = waiting.map(|it| it.refused.unwrap_or(RefuseReason::NoLeader));
+                (refused, Some(self.origin(*sequence)))
             }
-            Some(Wait::Barrier(_) | Wait::Index(..)) | None => None,
+            Some(Wait::Barrier(_) | Wait::Index(..)) | None => (None, None),
         };
         self.forget(request);
         match refused {
             Some(reason) => Answer::Refused { reason, missing },
-            None => Answer::Unknown { missing },
+            None => Answer::Unknown { origin, missing },
         }
     }
 
@@ -541,7 +576,10 @@ mod tests {
                 Answer::Refused { .. } if is_early => "refused at once",
                 Answer::Refused { .. } => "refused at the deadline",
                 Answer::Unknown { .. } => "unknown",
-                Answer::ReadReady { .. } | Answer::Taken | Answer::Declined(_) => "other",
+                Answer::ReadReady { .. }
+                | Answer::Settled(_)
+                | Answer::Taken
+                | Answer::Declined(_) => "other",
             };
             assert_eq!(Some(found), expected, "{sendings} {refusals} {reason:?}");
         };
@@ -563,9 +601,9 @@ mod tests {
         }
         assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Err(RefuseReason::Busy));
         // One in the middle is no help: the oldest still needs its place.
-        waiters.on_applied(Index(5), &[RequestId(9)], &[RequestId(9)]);
+        waiters.on_applied(Index(5), &[RequestId(9)], &[RequestId(9)], &[]);
         assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Err(RefuseReason::Busy));
-        waiters.on_applied(Index(6), &[RequestId(0)], &[RequestId(0)]);
+        waiters.on_applied(Index(6), &[RequestId(0)], &[RequestId(0)], &[]);
         assert_eq!(propose(&mut waiters, ORIGIN_WINDOW), Ok(()));
         assert_eq!(waiters.count(), usize::try_from(ORIGIN_WINDOW).expect("small") - 1);
     }
@@ -574,12 +612,37 @@ mod tests {
     fn an_apply_whose_reply_is_lost_ends_unknown_and_once() {
         let mut waiters = waiters();
         propose(&mut waiters, 1).expect("room");
-        sent(&mut waiters, at(0));
-        let answers = waiters.on_applied(Index(5), &[RequestId(1)], &[]);
-        assert_eq!(answers, vec![(RequestId(1), Answer::Unknown { missing: Vec::new() })]);
-        assert_eq!(waiters.on_applied(Index(6), &[RequestId(1)], &[]), Vec::new());
+        let origin = Some(sent(&mut waiters, at(0))[0]);
+        let answers = waiters.on_applied(Index(5), &[RequestId(1)], &[], &[]);
+        assert_eq!(answers, vec![(RequestId(1), Answer::Unknown { origin, missing: Vec::new() })]);
+        assert_eq!(waiters.on_applied(Index(6), &[RequestId(1)], &[], &[]), Vec::new());
         assert_eq!(waiters.on_time(at(20), &nobody), Vec::new());
         assert_eq!(waiters.next_deadline(true), None);
+    }
+
+    #[test]
+    fn what_settles_a_proposal_is_one_itself_and_ends_with_its_fate() {
+        let mut waiters = waiters();
+        propose(&mut waiters, 1).expect("room");
+        let origin = sent(&mut waiters, at(0))[0];
+        let unknown = Answer::Unknown { origin: Some(origin), missing: Vec::new() };
+        assert_eq!(waiters.on_time(at(10), &nobody), vec![(RequestId(1), unknown)]);
+        let never_given = Origin { sequence: origin.sequence + 1, ..origin };
+        for wrong in [never_given, Origin::NONE] {
+            let refused = waiters.settle(RequestId(2), wrong, at(20));
+            assert_eq!(refused, Err(RefuseReason::NotReady), "{wrong}");
+        }
+        let elsewhere = Origin { node: NodeId(2), ..never_given };
+        for (id, target) in [(2, origin), (3, elsewhere)] {
+            assert_eq!(waiters.settle(RequestId(id), target, at(20)), Ok(()));
+        }
+        let proposals = waiters.take_proposals(at(10));
+        assert!(proposals.iter().all(|proposal| proposal.kind == EntryKind::Settle));
+        let settled = [(RequestId(2), Fate::Never)];
+        let answers = waiters.on_applied(Index(5), &[RequestId(2)], &[], &settled);
+        assert_eq!(answers, vec![(RequestId(2), Answer::Settled(Fate::Never))]);
+        assert_eq!(waiters.on_applied(Index(6), &[RequestId(2)], &[], &settled), Vec::new());
+        assert_eq!(waiters.count(), 1);
     }
 
     #[test]
@@ -592,8 +655,9 @@ mod tests {
         assert_eq!(waiters.on_read_ready(id, Index(7), Index(6)), Vec::new());
         assert_eq!(waiters.on_read_ready(id, Index(7), Index(7)), Vec::new(), "a copy");
         let late = waiters.on_time(at(2), &|| vec!["n2".into()]);
-        assert_eq!(late, vec![(RequestId(2), Answer::Unknown { missing: vec!["n2".into()] })]);
-        let ready = waiters.on_applied(Index(7), &[], &[]);
+        let unknown = Answer::Unknown { origin: None, missing: vec!["n2".into()] };
+        assert_eq!(late, vec![(RequestId(2), unknown)]);
+        let ready = waiters.on_applied(Index(7), &[], &[], &[]);
         assert_eq!(ready, vec![(RequestId(1), Answer::ReadReady { index: Index(7) })]);
         assert_eq!(waiters.count(), 0);
     }

@@ -11,7 +11,9 @@ use quorate_consensus::{Control, Event, RefuseReason};
 use quorate_node::{
     MachineDone, MachineRequest, NodeInput, NodeStatus, Request, RequestId, StopReason,
 };
-use quorate_types::{ApplyFault, ClusterId, EntryKind, GroupId, Index, Instant, NodeId};
+use quorate_types::{
+    ApplyFault, ClusterId, EntryKind, Fate, GroupId, Index, Instant, NodeId, Origin,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub enum RequestError {
     /// Its deadline passed; a proposal may or may not be applied, now or later.
     #[error("not answered in time{}", missing_text(missing))]
     Unknown {
+        /// The name of the proposal, for [`NodeHandle::settle`]; `None` where nothing was proposed.
+        origin: Option<Origin>,
         /// The members that could not be reached, by name.
         missing: Vec<String>,
     },
@@ -155,6 +159,23 @@ impl<R: Send + 'static> NodeHandle<R> {
             Ok(results) => results,
             Err(_) => vec_of(count, || Err(stopped())),
         }
+    }
+
+    /// Finds out what became of a proposal whose outcome was unknown, and ends it: what was not applied by then never will be.
+    /// Any node that runs can be asked, and again after an error. Never gives [`Fate::Open`].
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn settle(
+        &self,
+        group: GroupId,
+        origin: Origin,
+        timeout: Option<Duration>,
+    ) -> Result<Fate, RequestError> {
+        let deadline = self.deadline(timeout);
+        let (promise, answer) = oneshot::channel();
+        self.request(Waiter::Fate(promise), Request::Settle { group, origin, deadline })?;
+        self.answer(answer).await
     }
 
     /// Waits until a local read is linearizable with respect to this call, and gives the applied index that it

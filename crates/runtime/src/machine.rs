@@ -195,6 +195,7 @@ impl<M: StateMachine> Worker<M> {
     fn apply(&mut self, entries: Vec<CommittedFor>) -> Result<(), ()> {
         let begin = Instant::now();
         let count = entries.len();
+        let settling: Vec<_> = entries.iter().filter_map(CommittedFor::settles).collect();
         let mut requests: Vec<Option<RequestId>> = Vec::with_capacity(count);
         let committed: Vec<_> = entries
             .into_iter()
@@ -219,7 +220,10 @@ impl<M: StateMachine> Worker<M> {
         let answered = replies.iter().map(|(request, _)| *request).collect();
         self.reports.counters.apply.observe(begin.elapsed());
         self.reports.counters.applied_count.add(count);
-        self.reports.applied(MachineDone::Applied { applied: self.machine.applied(), answered });
+        let fate = |(request, origin)| (request, self.machine.fate(origin));
+        let settled = settling.into_iter().map(fate).collect();
+        let applied = self.machine.applied();
+        self.reports.applied(MachineDone::Applied { applied, answered, settled });
         let deliveries = self.reports.waiters.replies(replies.into_iter());
         self.reports.replier.deliver(deliveries);
         Ok(())

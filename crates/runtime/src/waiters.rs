@@ -3,7 +3,7 @@
 use crate::handle::RequestError;
 use quorate_consensus::RefuseReason;
 use quorate_node::{Answer, RequestId};
-use quorate_types::{Index, SequenceMap};
+use quorate_types::{Fate, Index, SequenceMap};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -25,6 +25,8 @@ pub(crate) enum Waiter<R> {
     Reply(Promise<R>),
     /// For an index to read at.
     Barrier(Promise<Index>),
+    /// For what became of a proposal.
+    Fate(Promise<Fate>),
     /// For a control request to be taken in.
     Control(Promise<()>),
 }
@@ -35,6 +37,7 @@ pub(crate) enum Delivery<R> {
     Reply(Promise<R>, Result<R, RequestError>),
     Batch(BatchPromise<R>, Vec<Result<R, RequestError>>),
     Barrier(Promise<Index>, Result<Index, RequestError>),
+    Fate(Promise<Fate>, Result<Fate, RequestError>),
     Control(Promise<()>, Result<(), RequestError>),
 }
 
@@ -45,6 +48,7 @@ impl<R> Delivery<R> {
             Delivery::Reply(promise, result) => drop(promise.send(result)),
             Delivery::Batch(promise, results) => drop(promise.send(results)),
             Delivery::Barrier(promise, result) => drop(promise.send(result)),
+            Delivery::Fate(promise, result) => drop(promise.send(result)),
             Delivery::Control(promise, result) => drop(promise.send(result)),
         }
     }
@@ -191,7 +195,7 @@ impl<R> Waiters<R> {
                 Err(reply) => match state.waiting.remove(id.0)? {
                     Waiter::Reply(promise) => Some(Delivery::Reply(promise, reply)),
                     // Only proposals have entries, and only entries have replies.
-                    Waiter::Barrier(_) | Waiter::Control(_) => None,
+                    Waiter::Barrier(_) | Waiter::Fate(_) | Waiter::Control(_) => None,
                 },
             })
             .collect()
@@ -237,6 +241,7 @@ fn fail<R>(waiter: Waiter<R>, error: RequestError) -> Delivery<R> {
     match waiter {
         Waiter::Reply(promise) => Delivery::Reply(promise, Err(error)),
         Waiter::Barrier(promise) => Delivery::Barrier(promise, Err(error)),
+        Waiter::Fate(promise) => Delivery::Fate(promise, Err(error)),
         Waiter::Control(promise) => Delivery::Control(promise, Err(error)),
     }
 }
@@ -245,9 +250,9 @@ fn fail<R>(waiter: Waiter<R>, error: RequestError) -> Delivery<R> {
 fn error_of(answer: Answer) -> RequestError {
     match answer {
         Answer::Refused { reason, missing } => RequestError::Refused { reason, missing },
-        Answer::Unknown { missing } => RequestError::Unknown { missing },
+        Answer::Unknown { origin, missing } => RequestError::Unknown { origin, missing },
         Answer::Declined(reason) => RequestError::Declined(reason),
-        Answer::ReadReady { .. } | Answer::Taken => {
+        Answer::ReadReady { .. } | Answer::Settled(_) | Answer::Taken => {
             panic!("a proposal succeeds by the state machine's reply")
         }
     }
@@ -258,12 +263,13 @@ fn delivery<R>(waiter: Waiter<R>, answer: Answer) -> Delivery<R> {
         (Answer::ReadReady { index }, Waiter::Barrier(promise)) => {
             Delivery::Barrier(promise, Ok(index))
         }
+        (Answer::Settled(fate), Waiter::Fate(promise)) => Delivery::Fate(promise, Ok(fate)),
         (Answer::Taken, Waiter::Control(promise)) => Delivery::Control(promise, Ok(())),
         (
             answer @ (Answer::Refused { .. } | Answer::Unknown { .. } | Answer::Declined(_)),
             waiter,
         ) => fail(waiter, error_of(answer)),
-        (Answer::ReadReady { .. } | Answer::Taken, _) => {
+        (Answer::ReadReady { .. } | Answer::Settled(_) | Answer::Taken, _) => {
             panic!("an answer is of the kind that was asked for")
         }
     }
@@ -274,7 +280,7 @@ mod tests {
     use super::*;
 
     fn unknown() -> Answer {
-        Answer::Unknown { missing: Vec::new() }
+        Answer::Unknown { origin: None, missing: Vec::new() }
     }
 
     #[test]
@@ -293,7 +299,7 @@ mod tests {
         assert_eq!(waiters.len(), 1);
         let mut last = vec![(id(1), unknown())];
         waiters.answers(&mut last).into_iter().for_each(Delivery::send);
-        let missing = RequestError::Unknown { missing: Vec::new() };
+        let missing = RequestError::Unknown { origin: None, missing: Vec::new() };
         assert_eq!(answers.try_recv(), Ok(vec![Ok(10), Err(missing), Ok(12)]));
         assert_eq!(waiters.len(), 0);
     }

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Cluster, PATIENCE, eventually};
 use quorate_runtime::RequestError;
-use quorate_types::{GroupId, Index};
+use quorate_types::{Fate, GroupId, Index};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,6 +111,22 @@ async fn without_a_quorum_requests_end_in_time_and_the_status_answers() {
     let status = node.handle.status().await.expect("it runs");
     assert_eq!(status.name, common::name(leader));
     assert!(node.local("k").is_some(), "a local read needs nobody");
+
+    // What became of the put can be found out once there is a quorum again.
+    let Err(RequestError::Unknown { origin: Some(origin), .. }) = put else {
+        panic!("the put ended as {put:?}");
+    };
+    cluster.restart((leader + 1) % 3);
+    cluster.leader().await;
+    let node = cluster.node(leader);
+    let fate = node.handle.settle(GROUP, origin, Some(PATIENCE)).await;
+    barrier(node).await;
+    let value = node.local("k").expect("it was put");
+    match fate {
+        Ok(Fate::Applied) => assert_eq!(value, b"w"[..]),
+        Ok(Fate::Never) => assert_eq!(value, b"v"[..]),
+        other => panic!("its fate is {other:?}"),
+    }
 
     node.handle.shutdown().await;
     let late = node.put("k", b"x").await;

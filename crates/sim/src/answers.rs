@@ -45,6 +45,9 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, id: ProcessId, request: RequestId, answer: Answer) {
+        if self.on_settled(id, request, &answer) {
+            return;
+        }
         let Some(client) = self.take_waiter(id, request) else { return };
         let Some(call) = self.clients.pending(client).map(|pending| pending.call) else { return };
         let outcome = match answer {
@@ -57,9 +60,12 @@ impl World {
                 }
                 return self.read_locally(id, client, call);
             }
-            Answer::Taken => return,
+            Answer::Taken | Answer::Settled(_) => return,
             Answer::Refused { .. } | Answer::Declined(_) => Outcome::Refused,
-            Answer::Unknown { .. } => Outcome::Unknown,
+            Answer::Unknown { origin, .. } => {
+                self.on_unknown(origin);
+                Outcome::Unknown
+            }
         };
         self.end_call(client, outcome);
     }

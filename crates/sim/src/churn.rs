@@ -180,6 +180,8 @@ impl World {
 
     /// An entry is committed: who left by it is gone for good.
     pub(crate) fn note_committed(&mut self, index: Index, entry: &Entry) {
+        let result = self.fates.on_apply(index, entry);
+        self.accuse(result);
         match self.configurations.on_apply(index, entry) {
             Ok(true) => self.on_members(),
             Ok(false) => {}

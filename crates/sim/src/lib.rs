@@ -32,6 +32,7 @@ mod process;
 mod recall;
 pub mod report;
 mod run;
+mod settling;
 mod streams;
 pub mod swarm;
 pub mod trace;

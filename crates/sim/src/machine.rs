@@ -103,6 +103,7 @@ impl World {
 
     fn apply(&mut self, id: ProcessId, entries: Vec<CommittedFor>) -> MachineDone {
         self.check_apply(id, &entries);
+        let settling: Vec<_> = entries.iter().filter_map(CommittedFor::settles).collect();
         let (mut committed, requests): (Vec<Committed>, Vec<_>) =
             entries.into_iter().map(|entry| (entry.committed, entry.request)).unzip();
         if self.options.mutant == Some(Mutant::ApplyDiffers) && self.dice.process.chance(2_000) {
@@ -114,6 +115,8 @@ impl World {
             Err(fault) => return MachineDone::Failed(fault),
         };
         let applied = machine.store.applied();
+        let fate = |(request, origin)| (request, machine.store.fate(origin));
+        let settled: Vec<_> = settling.into_iter().map(fate).collect();
         let result = self.agreement.on_applied(id, applied);
         self.accuse(result);
         let mut answered = Vec::new();
@@ -131,11 +134,14 @@ impl World {
             let (group, done) = (self.group(), MachineDone::Synced(applied));
             self.tell(
                 id,
-                NodeInput::Machine { group, done: MachineDone::Applied { applied, answered } },
+                NodeInput::Machine {
+                    group,
+                    done: MachineDone::Applied { applied, answered, settled },
+                },
             );
             return done;
         }
-        MachineDone::Applied { applied, answered }
+        MachineDone::Applied { applied, answered, settled }
     }
 
     /// What is applied is what was decided, without a gap.

@@ -4,7 +4,7 @@ use quorate_consensus::raft::{AppendOutcome, Message as Raft, Verdict};
 use quorate_consensus::{ElectionCause, Event, Mending, Message, Metrics, StepDownReason};
 
 /// Every mark that a long run must hit.
-pub const ALL: [&str; 25] = [
+pub const ALL: [&str; 27] = [
     "campaign after a timeout",
     "campaign after a closed link",
     "leadership handed over",
@@ -30,7 +30,15 @@ pub const ALL: [&str; 25] = [
     SNAPSHOT_GOES_ON,
     "log truncated",
     "acknowledgement of another leadership",
+    TOLD_APPLIED,
+    TOLD_NEVER,
 ];
+
+/// A client found out that a call of unknown outcome had been applied.
+pub const TOLD_APPLIED: &str = "unknown outcome: applied";
+
+/// A client found out that it never will be.
+pub const TOLD_NEVER: &str = "unknown outcome: never";
 
 /// A transfer went on, from the first piece that was not acknowledged.
 pub const SNAPSHOT_GOES_ON: &str = "snapshot piece sent again";

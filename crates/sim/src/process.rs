@@ -24,7 +24,7 @@ use quorate_node::{
 use quorate_store::engine::MemoryDisk;
 use quorate_types::{
     DiskOp, DiskReader, DiskRequest, Frame, FrameKind, GroupId, Instant, LogSummary, NodeId,
-    ProtocolName, StateMachine,
+    Origin, ProtocolName, StateMachine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -146,6 +146,8 @@ pub(crate) struct Running {
     pub(crate) next_request: u64,
     /// Who waits for which request.
     pub(crate) requests: BTreeMap<RequestId, ClientId>,
+    /// Requests that ask what became of a proposal.
+    pub(crate) settling: BTreeMap<RequestId, Origin>,
     /// How often it was woken.
     wake_count: u64,
     /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
@@ -351,6 +353,7 @@ impl World {
             last_piece: None,
             next_request: 0,
             requests: BTreeMap::new(),
+            settling: BTreeMap::new(),
             wake_count: 0,
             idle_count: 0,
             leaving: false,

@@ -108,6 +108,8 @@ pub struct Mix {
     pub settings: Vec<Settings>,
     /// Whether processes start with other settings now and then.
     pub is_tuned: bool,
+    /// Whether clients ask what became of calls whose outcome was unknown.
+    pub settles: bool,
     /// Whether members come and go, and the mean time from one change to the next.
     pub churn: Option<Duration>,
 }
@@ -123,6 +125,9 @@ const LOSS: PartsPerMillion = 250_000;
 
 /// How many seeds have processes that start with other settings now and then.
 const TUNED: PartsPerMillion = 250_000;
+
+/// How many seeds have clients that ask what became of their calls.
+const SETTLES: PartsPerMillion = 500_000;
 
 /// How many families of faults a seed leaves out.
 const FAMILY_LEFT_OUT: PartsPerMillion = 350_000;
@@ -147,6 +152,7 @@ impl Mix {
         mix.add_churn(&mut Dice::new(seed, "members"));
         mix.add_loss(&mut Dice::new(seed, "loss"));
         mix.add_tuning(&mut Dice::new(seed, "tuning"));
+        mix.settles = Dice::new(seed, "settles").chance(SETTLES);
         mix
     }
 
@@ -202,6 +208,7 @@ impl Mix {
             workload: workload(dice),
             settings: settings(dice, process_count),
             is_tuned: false,
+            settles: false,
             churn: None,
         }
     }
@@ -337,6 +344,9 @@ impl fmt::Display for Mix {
         }
         if self.is_tuned {
             f.write_str("; settings change")?;
+        }
+        if self.settles {
+            f.write_str("; outcomes are asked for")?;
         }
         if let Some(interval) = self.churn {
             write!(f, "; members change/{interval:?}")?;

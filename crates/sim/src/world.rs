@@ -7,6 +7,7 @@ use crate::checkers::Violation;
 use crate::checkers::agreement::Agreement;
 use crate::checkers::configuration::Configurations;
 use crate::checkers::election::Elections;
+use crate::checkers::fates::Fates;
 use crate::checkers::matches::Matches;
 use crate::churn::{Churn, SPARE_COUNT, Standing};
 use crate::client::Clients;
@@ -18,10 +19,11 @@ use crate::mutants::Mutant;
 use crate::network::{End, Life, Network, Packet, ProcessId, Weather};
 use crate::process::Process;
 use crate::report::Counts;
+use crate::settling::Settling;
 use crate::swarm::Mix;
 use crate::trace::{Trace, Verbosity};
 use quorate_node::StreamPurpose;
-use quorate_types::{Applied, FileName, GroupId, Instant};
+use quorate_types::{Applied, FileName, GroupId, Instant, Origin};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -94,6 +96,8 @@ pub(crate) enum Event {
     Space(ProcessId),
     /// An operator looks at the members.
     Operate,
+    /// Somebody asks what became of a proposal, for the so-many-th time.
+    Settle(Origin, u32),
     /// The run looks whether its stage is over.
     Look,
 }
@@ -174,6 +178,10 @@ pub struct World {
     pub(crate) matches: Matches,
     /// Who counts.
     pub(crate) configurations: Configurations,
+    /// What became of proposals.
+    pub(crate) fates: Fates,
+    /// Who asks what became of theirs.
+    pub(crate) settling: Settling,
     /// What operators want of it.
     pub(crate) churn: Churn,
     /// What processes are set to when they start with other settings.
@@ -224,6 +232,8 @@ impl World {
             elections: Elections::default(),
             matches: Matches::default(),
             configurations: Configurations::default(),
+            fates: Fates::default(),
+            settling: Settling::new(seed),
             churn: Churn::new(seed, mix.churn),
             tuning: Dice::new(seed, "settings"),
             stage: Stage::Forming,
@@ -280,6 +290,7 @@ impl World {
             Event::Forget(victim, leader) => self.forget(victim, leader),
             Event::Space(process) => self.processes[process.0].disk.set_full(false),
             Event::Operate => self.operate(),
+            Event::Settle(origin, asked_count) => self.settle(origin, asked_count),
             Event::Look => self.look(),
         }
     }

@@ -12,9 +12,9 @@ use crate::record::{Summary, damaged};
 use crate::snapshot::Capture;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    Applied, AppliedMembers, ApplyFault, Committed, Digest, EntryKind, GroupId, Incarnation,
-    InstallFault, MachineState, Mistake, NodeId, Origin, OriginTable, OriginVerdict, Position,
-    SnapshotName, SnapshotSource, StateMachine, Syncer,
+    Applied, AppliedMembers, ApplyFault, Committed, DecodeError, Digest, EntryKind, Fate, GroupId,
+    Incarnation, InstallFault, MachineState, Mistake, NodeId, Origin, OriginTable, Position,
+    SnapshotName, SnapshotSource, StateMachine, Syncer, settled_by,
 };
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -244,7 +244,7 @@ fn decode_all(entries: &[Committed]) -> Result<Vec<Option<Command>>, ApplyFault>
     let decode = |committed: &Committed| {
         let unsupported = |reason| ApplyFault::Unsupported { index: committed.index, reason };
         match committed.entry.kind() {
-            EntryKind::Noop | EntryKind::Configuration => Ok(None),
+            EntryKind::Noop | EntryKind::Configuration | EntryKind::Settle => Ok(None),
             EntryKind::Command => match Command::decode(committed.entry.body().clone()) {
                 Ok(command) => Ok(Some(command)),
                 Err(error) => Err(unsupported(error.to_string())),
@@ -284,9 +284,9 @@ impl<V: EngineView> Applying<'_, V> {
         );
         let mut digest = self.summary.applied.digest.0;
         let mut reply = None;
+        let is_admitted = self.admit(committed)?;
         if let Some(command) = command
-            && (self.record(committed.entry.origin()) == OriginVerdict::New
-                || Mistake::OriginsForgotten.is_made())
+            && (is_admitted || Mistake::OriginsForgotten.is_made())
         {
             let answer = self.evaluate(command, &mut digest)?;
             reply = committed.wanted.then_some(answer);
@@ -296,11 +296,23 @@ impl<V: EngineView> Applying<'_, V> {
         Ok(reply)
     }
 
-    fn record(&mut self, origin: Origin) -> OriginVerdict {
-        if !origin.is_none() {
-            self.touched.insert((origin.node, origin.incarnation));
+    /// Takes the origins of an entry in; whether what it says is to be carried out.
+    fn admit(&mut self, committed: &Committed) -> Result<bool, ApplyFault> {
+        let Committed { index, entry, .. } = committed;
+        let unsupported = |error: DecodeError| ApplyFault::Unsupported {
+            index: *index,
+            reason: error.to_string(),
+        };
+        let mut touch = |origin: Origin| {
+            if !origin.is_none() {
+                self.touched.insert((origin.node, origin.incarnation));
+            }
+        };
+        touch(entry.origin());
+        if entry.kind() == EntryKind::Settle {
+            touch(settled_by(entry).map_err(unsupported)?);
         }
-        self.origins.record(origin)
+        self.origins.admit(entry).map_err(unsupported)
     }
 
     /// Ends an entry's part of the digest chain: its position, and what it left the revisions at.
@@ -372,6 +384,10 @@ impl<E: Engine> StateMachine for Store<E> {
 
     fn applied(&self) -> Applied {
         self.summary.applied
+    }
+
+    fn fate(&self, origin: Origin) -> Fate {
+        self.origins.fate(origin)
     }
 
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<Reply>>, ApplyFault> {

@@ -46,6 +46,8 @@ pub enum EntryKind {
     WriteSet = 3,
     /// Reserved for the first phase of a transaction over several groups.
     Prepared = 4,
+    /// An [`Origin`], whose proposal is not to be applied any more if it was not before ([`crate::Fate`]).
+    Settle = 5,
 }
 
 impl EntryKind {
@@ -56,6 +58,7 @@ impl EntryKind {
             2 => Ok(EntryKind::Command),
             3 => Ok(EntryKind::WriteSet),
             4 => Ok(EntryKind::Prepared),
+            5 => Ok(EntryKind::Settle),
             value => Err(DecodeError::Unknown { what: "entry kind", value: value.into() }),
         }
     }
@@ -69,6 +72,7 @@ impl fmt::Display for EntryKind {
             EntryKind::Command => "command",
             EntryKind::WriteSet => "write-set",
             EntryKind::Prepared => "prepared",
+            EntryKind::Settle => "settle",
         })
     }
 }
@@ -89,6 +93,22 @@ impl Origin {
     /// The origin of entries that no client waits for: no-ops and configurations. Never recorded in
     /// an origin table.
     pub const NONE: Origin = Origin { node: NodeId(0), incarnation: Incarnation(0), sequence: 0 };
+
+    /// Appends the encoding: node, incarnation, sequence (`u64` each).
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        buffer.put_u64_le(self.node.0);
+        buffer.put_u64_le(self.incarnation.0);
+        buffer.put_u64_le(self.sequence);
+    }
+
+    /// Takes an origin off the front of `reader`.
+    ///
+    /// # Errors
+    /// When bytes are missing.
+    pub fn decode(reader: &mut Reader) -> Result<Origin, DecodeError> {
+        let (node, incarnation) = (NodeId(reader.u64()?), Incarnation(reader.u64()?));
+        Ok(Origin { node, incarnation, sequence: reader.u64()? })
+    }
 
     /// Whether this is [`Origin::NONE`].
     #[must_use]

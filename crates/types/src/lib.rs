@@ -41,7 +41,7 @@ pub use ids::{
 };
 pub use mistake::Mistake;
 pub use ops::{Bounds, EpochRun, HardState, LogSummary, Op, SlotFault};
-pub use origins::{ORIGIN_WINDOW, OriginTable, OriginVerdict};
+pub use origins::{Fate, ORIGIN_WINDOW, OriginTable, OriginVerdict, settled_by};
 pub use sequence_map::SequenceMap;
 pub use state_machine::{
     Applied, AppliedMembers, ApplyFault, Committed, InstallFault, MachineState,

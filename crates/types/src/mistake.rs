@@ -68,6 +68,8 @@ mistakes! {
     AppliedApart = "applied-apart", "F8: state and applied index change in one engine batch";
     /// A proposal that was applied before is applied again.
     OriginsForgotten = "origins-forgotten", "store: each origin is applied at most once";
+    /// A proposal that was settled before it came is applied all the same.
+    SettledApplied = "settled-applied", "store: what never will be applied never is";
     /// A vote raises the term on disk, but is itself not written down.
     VoteUnrecorded = "vote-unrecorded", "F9: term and vote are one durable record";
     /// A candidate gets a vote however short its log is.

@@ -4,9 +4,9 @@
 //! [`ORIGIN_WINDOW`] sequences up to it. What lies below the window counts as seen: whoever proposes keeps
 //! fewer than a window's worth of proposals undecided, so only proposals already given up fall there.
 
-use crate::{DecodeError, Incarnation, NodeId, Origin, Reader, Writer};
+use crate::{DecodeError, Entry, EntryKind, Incarnation, Mistake, NodeId, Origin, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many sequences of one incarnation are remembered one by one.
 pub const ORIGIN_WINDOW: u64 = 4096;
@@ -29,6 +29,23 @@ pub enum OriginVerdict {
     Seen,
 }
 
+/// What became of a proposal, as of some applied index.
+///
+/// A proposal whose client was told that its outcome is unknown may be applied at any later time, or never. An entry of kind
+/// [`EntryKind::Settle`] puts an end to that: whichever of the two is applied first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was applied.
+    Applied,
+    /// It was not, and never will be.
+    Never,
+    /// It was not, and may still be.
+    Open,
+    /// It will not be any more; whether it was is no longer known, because [`ORIGIN_WINDOW`] later ones of that data folder
+    /// have come, or one of a later start of it.
+    Forgotten,
+}
+
 /// One incarnation's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
@@ -38,6 +55,8 @@ struct Window {
     used: u64,
     /// Bit `s % ORIGIN_WINDOW` for each sequence `s` in `highest - ORIGIN_WINDOW < s <= highest`.
     seen: Box<[u64; WORDS]>,
+    /// Those of them that were settled before they came. Mostly none.
+    settled: BTreeSet<u64>,
 }
 
 /// Which proposals were applied.
@@ -49,6 +68,44 @@ pub struct OriginTable {
 }
 
 impl OriginTable {
+    /// Takes an entry's origin in, as every apply must. Whether what the entry says is to be carried out: it is a client's, and
+    /// its first. An entry that settles another's fate is done with that.
+    ///
+    /// # Errors
+    /// When it settles something that cannot be read.
+    pub fn admit(&mut self, entry: &Entry) -> Result<bool, DecodeError> {
+        match entry.kind() {
+            EntryKind::Noop | EntryKind::Configuration => Ok(false),
+            EntryKind::Command | EntryKind::WriteSet | EntryKind::Prepared => {
+                let origin = entry.origin();
+                let is_forced =
+                    Mistake::SettledApplied.is_made() && self.fate(origin) == Fate::Never;
+                Ok(self.record(origin) == OriginVerdict::New || is_forced)
+            }
+            EntryKind::Settle => {
+                let target = settled_by(entry)?;
+                self.record(entry.origin());
+                self.settle(target);
+                Ok(false)
+            }
+        }
+    }
+
+    /// What became of a proposal, as far as it was applied here.
+    #[must_use]
+    pub fn fate(&self, origin: Origin) -> Fate {
+        let window = self.windows.get(&(origin.node, origin.incarnation));
+        window.map_or(Fate::Open, |window| window.fate(origin.sequence))
+    }
+
+    /// From now on the proposal of this origin takes no effect, if it has taken none.
+    fn settle(&mut self, origin: Origin) {
+        if self.fate(origin) == Fate::Open && self.record(origin) == OriginVerdict::New {
+            let window = self.windows.get_mut(&(origin.node, origin.incarnation));
+            window.map(|window| window.settled.insert(origin.sequence));
+        }
+    }
+
     /// Records an origin and says whether it is new. [`Origin::NONE`] is always new and never recorded.
     pub fn record(&mut self, origin: Origin) -> OriginVerdict {
         if origin.is_none() {
@@ -63,6 +120,7 @@ impl OriginTable {
             highest: 0,
             used: 0,
             seen: Box::new([0; WORDS]),
+            settled: BTreeSet::new(),
         });
         window.used = self.uses;
         window.record(origin.sequence)
@@ -117,6 +175,7 @@ impl OriginTable {
         buffer.put_u64_le(window.highest);
         buffer.put_u64_le(window.used);
         window.seen.iter().for_each(|word| buffer.put_u64_le(*word));
+        window.settled.iter().for_each(|sequence| buffer.put_u64_le(*sequence));
         Some(buffer.freeze())
     }
 
@@ -140,16 +199,52 @@ impl OriginTable {
         for word in seen.iter_mut() {
             *word = reader.u64()?;
         }
-        reader.finish()?;
+        let mut window = Window { highest, used, seen, settled: BTreeSet::new() };
+        while !reader.is_empty() {
+            let sequence = reader.u64()?;
+            let is_last = window.settled.last().is_none_or(|last| *last < sequence);
+            if !is_last || window.fate(sequence) != Fate::Applied {
+                return Err(DecodeError::Invalid("a settled proposal outside of its window"));
+            }
+            window.settled.insert(sequence);
+        }
         self.uses = self.uses.max(used);
-        self.windows.insert((node, incarnation), Window { highest, used, seen });
+        self.windows.insert((node, incarnation), window);
         Ok(())
     }
 }
 
+/// Whose fate an entry settles.
+///
+/// # Errors
+/// When it does not say.
+pub fn settled_by(entry: &Entry) -> Result<Origin, DecodeError> {
+    let mut reader = Reader::new("settled origin", entry.body().clone());
+    let origin = Origin::decode(&mut reader)?;
+    reader.finish()?;
+    Ok(origin)
+}
+
 impl Window {
+    /// Whether a sequence lies below the window.
+    fn is_below(&self, sequence: u64) -> bool {
+        sequence.saturating_add(ORIGIN_WINDOW) <= self.highest
+    }
+
+    fn fate(&self, sequence: u64) -> Fate {
+        if self.is_below(sequence) {
+            Fate::Forgotten
+        } else if sequence > self.highest || !self.is_set(sequence) {
+            Fate::Open
+        } else if self.settled.contains(&sequence) {
+            Fate::Never
+        } else {
+            Fate::Applied
+        }
+    }
+
     fn record(&mut self, sequence: u64) -> OriginVerdict {
-        if sequence.saturating_add(ORIGIN_WINDOW) <= self.highest {
+        if self.is_below(sequence) {
             return OriginVerdict::Seen;
         }
         if sequence > self.highest {
@@ -158,6 +253,9 @@ impl Window {
                 self.set(sequence - back, false);
             }
             self.highest = sequence;
+            while self.settled.first().is_some_and(|settled| self.is_below(*settled)) {
+                self.settled.pop_first();
+            }
         }
         if self.is_set(sequence) {
             return OriginVerdict::Seen;
@@ -227,5 +325,75 @@ mod tests {
         copy.decode_window(NodeId(1), Incarnation(7), bytes).expect("own encoding");
         assert_eq!(copy, table);
         assert_eq!(OriginTable::decode(table.encode()), Ok(table));
+    }
+
+    fn settle(target: Origin) -> Entry {
+        let mut body = BytesMut::new();
+        target.encode(&mut body);
+        let own = Origin { node: NodeId(2), incarnation: Incarnation(8), sequence: 1 };
+        entry(EntryKind::Settle, own, body.freeze())
+    }
+
+    fn entry(kind: EntryKind, origin: Origin, body: Bytes) -> Entry {
+        Entry::new(crate::Epoch::new(1, NodeId(1)), kind, origin, crate::TransactionId(0), body)
+    }
+
+    fn command(sequence: u64) -> Entry {
+        entry(EntryKind::Command, origin(sequence), Bytes::new())
+    }
+
+    #[test]
+    fn whichever_comes_first_counts_a_proposal_or_what_settles_it() {
+        let mut table = OriginTable::default();
+        assert_eq!(table.fate(origin(3)), Fate::Open);
+        assert_eq!(table.admit(&command(3)), Ok(true));
+        assert_eq!(table.fate(origin(2)), Fate::Open, "it may come late");
+        assert_eq!(table.fate(origin(4)), Fate::Open);
+        for (sequence, fate) in [(2, Fate::Never), (3, Fate::Applied), (5, Fate::Never)] {
+            // Said twice it changes nothing.
+            for _ in 0..2 {
+                assert_eq!(table.admit(&settle(origin(sequence))), Ok(false));
+                assert_eq!(table.fate(origin(sequence)), fate, "{sequence}");
+            }
+            assert_eq!(table.admit(&command(sequence)), Ok(false), "{sequence}");
+            assert_eq!(table.fate(origin(sequence)), fate, "{sequence}");
+        }
+        assert_eq!(OriginTable::decode(table.encode()), Ok(table.clone()));
+        // What is too old to tell is not made up.
+        assert_eq!(table.admit(&command(5 + ORIGIN_WINDOW)), Ok(true));
+        assert_eq!(table.fate(origin(5)), Fate::Forgotten);
+        assert_eq!(table.admit(&settle(origin(3))), Ok(false));
+        assert_eq!(table.fate(origin(3)), Fate::Forgotten);
+        assert_eq!(OriginTable::decode(table.encode()), Ok(table.clone()));
+        let window = table.encode_window(NodeId(1), Incarnation(7)).expect("in use");
+        assert_eq!(window.len(), 16 + WORDS * 8, "nothing is left of what is below the window");
+    }
+
+    #[test]
+    fn what_settles_nothing_that_can_be_read_is_an_error() {
+        let mut table = OriginTable::default();
+        let broken = entry(EntryKind::Settle, origin(1), Bytes::from_static(b"?"));
+        assert!(table.admit(&broken).is_err());
+        assert_eq!(table, OriginTable::default());
+        for kind in [EntryKind::Noop, EntryKind::Configuration] {
+            assert_eq!(table.admit(&entry(kind, origin(1), Bytes::new())), Ok(false));
+        }
+        assert_eq!(table, OriginTable::default(), "nobody proposed those");
+    }
+
+    #[test]
+    fn settled_proposals_that_are_not_in_the_window_are_no_encoding() {
+        let mut table = OriginTable::default();
+        table.record(origin(3));
+        let window = table.encode_window(NodeId(1), Incarnation(7)).expect("in use");
+        let with = |sequences: &[u64]| {
+            let mut bytes = BytesMut::from(&window[..]);
+            sequences.iter().for_each(|sequence| bytes.put_u64_le(*sequence));
+            OriginTable::default().decode_window(NodeId(1), Incarnation(7), bytes.freeze())
+        };
+        assert_eq!(with(&[3]), Ok(()));
+        for wrong in [&[2][..], &[4], &[3, 3], &[3, 2]] {
+            assert!(with(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What applies the agreed entries.
 
 use crate::{
-    Configuration, DecodeError, Digest, Entry, EntryKind, Index, Position, Reader, Writer,
+    Configuration, DecodeError, Digest, Entry, EntryKind, Fate, Index, Origin, Position, Reader,
+    Writer,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
@@ -212,8 +213,11 @@ pub trait StateMachine: Send {
         self.state().applied
     }
 
-    /// Applies entries in order, each at the index after the last. Gives one reply for each entry, `None`
-    /// where none is wanted, where the entry is not a command, or where its origin was seen before.
+    /// What became of a proposal, as far as it was applied here: [`crate::OriginTable::fate`].
+    fn fate(&self, origin: Origin) -> Fate;
+
+    /// Applies entries in order, each at the index after the last; [`crate::OriginTable::admit`] says which are to be carried
+    /// out. Gives one reply for each entry, `None` where none is wanted, or where it was not carried out.
     ///
     /// # Errors
     /// A fault stops the replica. What was applied before it in this call may or may not stay.

@@ -73,12 +73,15 @@ impl StateMachine for Counter {
         self.state.lock().expect("nobody panics with it").at.clone()
     }
 
+    fn fate(&self, origin: Origin) -> Fate {
+        self.state.lock().expect("nobody panics with it").origins.fate(origin)
+    }
+
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<u64>>, ApplyFault> {
         let mut state = self.state.lock().expect("nobody panics with it");
         let mut replies = Vec::new();
         for committed @ Committed { entry, wanted, .. } in entries {
-            let new = entry.kind() == EntryKind::Command
-                && state.origins.record(entry.origin()) == OriginVerdict::New;
+            let new = state.origins.admit(entry).map_err(damage)?;
             if new && let Ok(amount) = Reader::new("amount", entry.body().clone()).u64() {
                 state.value = state.value.wrapping_add(amount);
             }

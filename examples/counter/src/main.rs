@@ -9,7 +9,6 @@ use quorate_types::{EntryKind, GroupId};
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
 use tokio::time::sleep;
 
 /// Starts the n-th member of these addresses; what it knew before is in its folder.
@@ -27,7 +26,7 @@ async fn add(node: &NodeHandle<u64>, amount: u64) -> Result<u64, RequestError> {
     let body = Bytes::copy_from_slice(&amount.to_le_bytes());
     loop {
         match node.propose(GroupId(0), EntryKind::Command, body.clone(), None).await {
-            Err(RequestError::Refused { .. }) => sleep(Duration::from_millis(50)).await,
+            Err(RequestError::Refused { .. }) => sleep(std::time::Duration::from_millis(50)).await,
             ended => return ended,
         }
     }

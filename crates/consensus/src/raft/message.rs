@@ -5,7 +5,7 @@ use crate::{Proposal, RefuseReason};
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
     BODY_SIZE_MAX, Configuration, DecodeError, Digest, ENTRY_HEADER_SIZE, Entry, EntryKind, Epoch,
-    Incarnation, Index, NodeId, Origin, Position, Reader, TransactionId, Writer,
+    Index, NodeId, Origin, Position, Reader, TransactionId, Writer,
 };
 use std::fmt;
 
@@ -338,7 +338,7 @@ impl Message {
                 buffer.put_u64_le(hint.map_or(0, |node| node.0));
                 buffer.write_count(refusals.len());
                 for (origin, reason) in refusals {
-                    encode_origin(buffer, origin);
+                    origin.encode(buffer);
                     buffer.put_u8(byte_of_reason(*reason));
                 }
             }
@@ -413,7 +413,7 @@ impl Message {
                 let hint = Some(NodeId(reader.u64()?)).filter(|node| *node != NodeId(0));
                 let count = reader.count(25)?;
                 let refusals = (0..count)
-                    .map(|_| Ok((decode_origin(reader)?, reason_of_byte(reader.u8()?)?)))
+                    .map(|_| Ok((Origin::decode(reader)?, reason_of_byte(reader.u8()?)?)))
                     .collect::<Result<_, DecodeError>>()?;
                 Message::Refuse { epoch, refusals, hint }
             }
@@ -585,32 +585,19 @@ fn decode_index(reader: &mut Reader) -> Result<Index, DecodeError> {
 /// An encoded position, in bytes: index, epoch number, epoch owner.
 const POSITION_SIZE: usize = 24;
 
-fn encode_origin(buffer: &mut BytesMut, origin: &Origin) {
-    buffer.put_u64_le(origin.node.0);
-    buffer.put_u64_le(origin.incarnation.0);
-    buffer.put_u64_le(origin.sequence);
-}
-
-fn decode_origin(reader: &mut Reader) -> Result<Origin, DecodeError> {
-    Ok(Origin {
-        node: NodeId(reader.u64()?),
-        incarnation: Incarnation(reader.u64()?),
-        sequence: reader.u64()?,
-    })
-}
-
 fn encode_proposal(buffer: &mut BytesMut, proposal: &Proposal) {
-    encode_origin(buffer, &proposal.origin);
+    proposal.origin.encode(buffer);
     buffer.put_u8(proposal.kind as u8);
     buffer.put_u64_le(proposal.transaction.0);
     buffer.write_blob(&proposal.body);
 }
 
 fn decode_proposal(reader: &mut Reader) -> Result<Proposal, DecodeError> {
-    let origin = decode_origin(reader)?;
+    let origin = Origin::decode(reader)?;
     let kind = match reader.u8()? {
         byte if byte == EntryKind::Command as u8 => EntryKind::Command,
         byte if byte == EntryKind::WriteSet as u8 => EntryKind::WriteSet,
+        byte if byte == EntryKind::Settle as u8 => EntryKind::Settle,
         value => return Err(DecodeError::Unknown { what: "proposal kind", value: value.into() }),
     };
     let transaction = TransactionId(reader.u64()?);

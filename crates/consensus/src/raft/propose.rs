@@ -106,9 +106,11 @@ impl Raft {
         {
             return Some(RefuseReason::Busy);
         }
-        let is_clients = matches!(proposal.kind, EntryKind::Command | EntryKind::WriteSet)
-            && !proposal.origin.is_none();
-        (!is_clients).then_some(RefuseReason::NotReady)
+        let is_clients = match proposal.kind {
+            EntryKind::Command | EntryKind::WriteSet | EntryKind::Settle => true,
+            EntryKind::Noop | EntryKind::Configuration | EntryKind::Prepared => false,
+        };
+        (!is_clients || proposal.origin.is_none()).then_some(RefuseReason::NotReady)
     }
 
     /// Sends gathered proposals to the leader, in messages of a limited size.

@@ -6,15 +6,15 @@ use crate::interface::{
 };
 use crate::machine::APPLY_SIZE_MAX;
 use quorate_consensus::Input;
-use quorate_types::{Applied, ApplyFault, Committed, InstallFault, Position, Slot};
+use quorate_types::{Applied, ApplyFault, Committed, Fate, InstallFault, Position, Slot};
 
 impl Group {
     /// The state machine has done something.
     pub(crate) fn on_machine(&mut self, ctx: &mut Context<'_>, done: MachineDone) {
         let now = ctx.now;
         let effects = match done {
-            MachineDone::Applied { applied, answered } => {
-                return self.on_applied(ctx, applied, &answered);
+            MachineDone::Applied { applied, answered, settled } => {
+                return self.on_applied(ctx, applied, &answered, &settled);
             }
             MachineDone::Synced(applied) => {
                 self.machine.on_synced(applied);
@@ -45,11 +45,18 @@ impl Group {
         self.on_transfer(ctx, effects);
     }
 
-    fn on_applied(&mut self, ctx: &mut Context<'_>, applied: Applied, answered: &[RequestId]) {
+    fn on_applied(
+        &mut self,
+        ctx: &mut Context<'_>,
+        applied: Applied,
+        answered: &[RequestId],
+        settled: &[(RequestId, Fate)],
+    ) {
         match self.machine.on_applied(ctx.now, applied) {
             Ok(outcome) => {
                 let index = applied.position.index;
-                let answers = self.waiters.on_applied(index, &outcome.requests, answered);
+                let requests = &outcome.requests;
+                let answers = self.waiters.on_applied(index, requests, answered, settled);
                 ctx.answer(answers);
                 self.tell_applied(ctx);
             }

@@ -129,7 +129,7 @@ impl Group {
                     self.tell_installed(ctx.now, &name);
                 }
                 let index = position.index;
-                let answers = self.waiters.on_applied(index, &[], &[]);
+                let answers = self.waiters.on_applied(index, &[], &[], &[]);
                 ctx.answer(answers);
                 self.tell_applied(ctx);
             }

@@ -42,7 +42,7 @@ impl Early {
     ) -> Result<(), RefuseReason> {
         let (deadline, size) = match &mut request {
             Request::Propose { deadline, body, .. } => (deadline, body.len()),
-            Request::Read { deadline, .. } => (deadline, 0),
+            Request::Read { deadline, .. } | Request::Settle { deadline, .. } => (deadline, 0),
             Request::Control { .. } => return Err(RefuseReason::NotReady),
         };
         if self.requests.len() >= COUNT_MAX || self.size + size > SIZE_MAX {
@@ -81,7 +81,7 @@ impl Early {
 fn size_of(request: &Request) -> usize {
     match request {
         Request::Propose { body, .. } => body.len(),
-        Request::Read { .. } | Request::Control { .. } => 0,
+        Request::Read { .. } | Request::Settle { .. } | Request::Control { .. } => 0,
     }
 }
 

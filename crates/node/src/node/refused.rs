@@ -32,7 +32,10 @@ impl Node {
                 }
             }
             NodeInput::Request { id, request } => match request {
-                Request::Propose { .. } | Request::Read { .. } | Request::Control { .. } => {
+                Request::Propose { .. }
+                | Request::Read { .. }
+                | Request::Settle { .. }
+                | Request::Control { .. } => {
                     let answer =
                         Answer::Refused { reason: RefuseReason::NotReady, missing: Vec::new() };
                     self.out.push_back(NodeEffect::Answer { id, answer });

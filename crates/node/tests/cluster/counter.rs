@@ -2,9 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::{
-    Applied, AppliedMembers, ApplyFault, Committed, Digest, EntryKind, InstallFault, MachineState,
-    OriginTable, OriginVerdict, Position, Reader, SnapshotName, SnapshotSource, StateMachine,
-    Syncer,
+    Applied, AppliedMembers, ApplyFault, Committed, Digest, Fate, InstallFault, MachineState,
+    Origin, OriginTable, Position, Reader, SnapshotName, SnapshotSource, StateMachine, Syncer,
 };
 use std::sync::Arc;
 
@@ -19,6 +18,8 @@ pub(crate) struct Counter {
     pub(crate) sum: u64,
     pub(crate) commands: u64,
     origins: OriginTable,
+    /// Whose proposal was carried out last.
+    pub(crate) last: Option<Origin>,
     staged: Option<(SnapshotName, Vec<Bytes>)>,
     /// Whether what it holds cannot be read to its end.
     pub(crate) is_damaged: bool,
@@ -78,6 +79,10 @@ impl StateMachine for Counter {
         MachineState { applied: self.applied, members: self.members.clone() }
     }
 
+    fn fate(&self, origin: Origin) -> Fate {
+        self.origins.fate(origin)
+    }
+
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<u64>>, ApplyFault> {
         let mut replies = Vec::new();
         for committed in entries {
@@ -89,8 +94,7 @@ impl StateMachine for Counter {
             }
             self.applied.digest =
                 Digest(self.applied.digest.0.wrapping_mul(31).wrapping_add(entry.hash().0));
-            let is_command = entry.kind() == EntryKind::Command;
-            if !is_command || self.origins.record(entry.origin()) == OriginVerdict::Seen {
+            if !self.origins.admit(entry).expect("the node reads what it proposes") {
                 replies.push(None);
                 continue;
             }
@@ -98,6 +102,7 @@ impl StateMachine for Counter {
             body.copy_from_slice(&entry.body()[..8]);
             self.sum += u64::from_le_bytes(body);
             self.commands += 1;
+            self.last = Some(entry.origin());
             replies.push(committed.wanted.then_some(self.sum));
         }
         Ok(replies)

@@ -1,9 +1,10 @@
 //! Proposals and reads, through crashes.
 
 use crate::world::World;
+use bytes::Bytes;
 use quorate_consensus::{Control, RefuseReason};
 use quorate_node::{Answer, NodeInput, Request, RequestId, StopReason};
-use quorate_types::{BODY_SIZE_MAX, EntryKind, GroupId};
+use quorate_types::{BODY_SIZE_MAX, EntryKind, Fate, GroupId, Origin};
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -107,8 +108,12 @@ fn without_a_quorum_requests_end_at_their_deadline_and_name_who_is_missing() {
     assert!(world.now.since(begun) >= Duration::from_secs(7));
     assert!(world.now.since(begun) < Duration::from_secs(8));
     let host = world.host(&leader);
-    assert_eq!(host.answers[&write], Answer::Unknown { missing: others.clone() });
-    assert_eq!(host.answers[&read], Answer::Unknown { missing: others.clone() });
+    let Answer::Unknown { origin: Some(origin), missing } = host.answers[&write].clone() else {
+        panic!("the write ended as {:?}", host.answers[&write]);
+    };
+    assert_eq!(missing, others);
+    let unknown = Answer::Unknown { origin: None, missing: others.clone() };
+    assert_eq!(host.answers[&read], unknown);
     // By now it knows that it does not lead: what was never sent is refused, not unknown.
     let late = world.propose(&leader, 1);
     world.await_that("end", |world| world.is_over(&leader, late));
@@ -118,8 +123,61 @@ fn without_a_quorum_requests_end_at_their_deadline_and_name_who_is_missing() {
         world.start(name);
     }
     let leader = world.await_leader();
+    let fate = world.settle(&leader, origin);
     let sum = world.sum(&leader);
-    assert!(sum <= 1, "the refused proposal was applied");
+    match fate {
+        Fate::Applied => assert_eq!(sum, 1),
+        Fate::Never => assert_eq!(sum, 0),
+        Fate::Open | Fate::Forgotten => panic!("its fate is {fate:?}"),
+    }
+}
+
+#[test]
+fn what_became_of_a_proposal_is_found_out_and_stays_so() {
+    let mut world = World::formed(&NAMES);
+    let old = world.await_leader();
+    let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != old).collect();
+    others.iter().for_each(|name| world.kill(name));
+    // It stands in the log of the leader, which leaves before anybody else has it.
+    let write = world.propose(&old, 1);
+    world.await_that("end", |world| world.is_over(&old, write));
+    let Answer::Unknown { origin: Some(origin), .. } = world.host(&old).answers[&write] else {
+        panic!("the write ended as {:?}", world.host(&old).answers[&write]);
+    };
+    world.kill(&old);
+    others.iter().for_each(|name| world.start(name));
+    let leader = world.await_leader();
+    assert_eq!(world.settle(&leader, origin), Fate::Never);
+    world.start(&old);
+    let leader = world.await_leader();
+    others.iter().for_each(|name| assert_eq!(world.settle(name, origin), Fate::Never, "{name}"));
+    NAMES.iter().for_each(|name| assert_eq!(world.sum(name), 0, "{name}"));
+    // What was applied is told from it, over restarts of whoever is asked.
+    let applied = Origin { sequence: origin.sequence + 1, ..origin };
+    assert_eq!(world.add(&leader, 2), 2);
+    let last = world.host(&leader).counter.last.expect("it has applied something");
+    let (leader, others) = (leader.as_str(), NAMES.into_iter().filter(|name| *name != leader));
+    for name in others {
+        world.kill(name);
+        world.start(name);
+        world.await_leader();
+        assert_eq!(world.settle(name, last), Fate::Applied, "{name}");
+    }
+    assert_eq!(world.sum(leader), 2);
+    // A later start of the folder that it came from has proposed: nobody remembers those before one by one.
+    world.settle(&old, last);
+    assert_eq!(world.settle(&old, applied), Fate::Forgotten);
+}
+
+#[test]
+fn only_settling_makes_entries_that_settle() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    let (kind, body) = (EntryKind::Settle, Bytes::from_static(b"?"));
+    let request = Request::Propose { group: GroupId(0), kind, body, deadline: None };
+    let id = world.request(&leader, request);
+    world.await_that("end", |world| world.is_over(&leader, id));
+    assert!(matches!(world.host(&leader).answers[&id], Answer::Refused { .. }));
 }
 
 #[test]

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use quorate_consensus::{Control, Limits, RoleName, Timing, plan};
 use quorate_log::LogOptions;
 use quorate_node::{
-    Answer, Join, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, NodeOptions,
-    NodeStatus, OpenError, Phase, Request, RequestId, StopReason, StreamDirection, StreamId,
-    StreamPurpose,
+    Answer, CommittedFor, Join, MachineDone, MachineRequest, Node, NodeEffect, NodeInput,
+    NodeOptions, NodeStatus, OpenError, Phase, Request, RequestId, StopReason, StreamDirection,
+    StreamId, StreamPurpose,
 };
 use quorate_types::{
     Applied, Configuration, DiskDone, DiskError, DiskOp, DiskOutput, DiskReader, DiskRequest,
-    EntryKind, FileName, Frame, GroupId, Instant, ProtocolName, SnapshotSource, StateMachine,
+    EntryKind, Fate, FileName, Frame, GroupId, Instant, Origin, ProtocolName, SnapshotSource,
+    StateMachine,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -401,6 +402,15 @@ impl World {
         host.counter.sum
     }
 
+    pub(crate) fn settle(&mut self, name: &str, origin: Origin) -> Fate {
+        let id = self.request(name, Request::Settle { group: GROUP, origin, deadline: None });
+        let name = name.to_owned();
+        self.await_that("fate", |world| world.is_over(&name, id));
+        let answer = &self.host(&name).answers[&id];
+        let Answer::Settled(fate) = answer else { panic!("{name} answers {answer:?}") };
+        *fate
+    }
+
     pub(crate) fn is_over(&self, name: &str, id: RequestId) -> bool {
         let host = self.host(name);
         host.replies.contains_key(&id) || host.answers.contains_key(&id)
@@ -631,7 +641,8 @@ impl World {
 }
 
 impl Host {
-    fn apply(&mut self, entries: Vec<quorate_node::CommittedFor>) -> MachineDone {
+    fn apply(&mut self, entries: Vec<CommittedFor>) -> MachineDone {
+        let settling: Vec<_> = entries.iter().filter_map(CommittedFor::settles).collect();
         let (committed, requests): (Vec<_>, Vec<_>) =
             entries.into_iter().map(|entry| (entry.committed, entry.request)).unzip();
         let replies = match self.counter.apply(&committed) {
@@ -647,6 +658,8 @@ impl Host {
                 answered.push(id);
             }
         }
-        MachineDone::Applied { applied: self.counter.applied, answered }
+        let fate = |(request, origin)| (request, self.counter.fate(origin));
+        let settled = settling.into_iter().map(fate).collect();
+        MachineDone::Applied { applied: self.counter.applied, answered, settled }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_types::{
-    Applied, ApplyFault, Committed, Digest, InstallFault, MachineState, SnapshotName,
+    Applied, ApplyFault, Committed, Digest, Fate, InstallFault, MachineState, Origin, SnapshotName,
     SnapshotSource, StateMachine, Syncer,
 };
 use std::sync::Arc;
@@ -24,6 +24,10 @@ impl StateMachine for NoopMachine {
 
     fn applied(&self) -> Applied {
         self.state.applied
+    }
+
+    fn fate(&self, _origin: Origin) -> Fate {
+        Fate::Forgotten
     }
 
     fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Option<()>>, ApplyFault> {

@@ -6,6 +6,7 @@ pub mod bounded;
 pub mod claims;
 pub mod configuration;
 pub mod election;
+pub mod fates;
 pub mod linearizable;
 pub mod matches;
 pub mod order;

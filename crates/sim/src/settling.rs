@@ -1,0 +1,82 @@
+//! Clients that want to know for certain what became of a call whose outcome was unknown.
+
+use crate::dice::Dice;
+use crate::marks;
+use crate::network::ProcessId;
+use crate::world::{Event, World};
+use quorate_node::{Answer, NodeInput, Request, RequestId};
+use quorate_types::{Fate, Origin};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often somebody asks before it is given up: processes that were asked may have crashed.
+const ASKED_MAX: u32 = 8;
+
+/// How long to wait for an answer before another process is asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The dice of those who ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Settling {
+    /// When and whom they ask.
+    dice: Dice,
+    /// Of what they know by now.
+    told: BTreeSet<Origin>,
+}
+
+impl Settling {
+    pub(crate) fn new(seed: u64) -> Settling {
+        Settling { dice: Dice::new(seed, "settling"), told: BTreeSet::new() }
+    }
+}
+
+impl World {
+    /// A call has ended without a known outcome.
+    pub(crate) fn on_unknown(&mut self, origin: Option<Origin>) {
+        let Some(origin) = origin.filter(|_| self.mix.settles) else { return };
+        let wait = self.settling.dice.duration(Duration::ZERO, Duration::from_secs(2));
+        self.plan_in(wait, Event::Settle(origin, 1));
+    }
+
+    /// Somebody asks a process that runs; if no answer comes, another one later.
+    pub(crate) fn settle(&mut self, origin: Origin, asked_count: u32) {
+        if self.settling.told.contains(&origin) {
+            return;
+        }
+        if asked_count < ASKED_MAX {
+            self.plan_in(PATIENCE, Event::Settle(origin, asked_count + 1));
+        }
+        let ids: Vec<ProcessId> = self.ids().collect();
+        let id = ids[self.settling.dice.position(ids.len())];
+        let group = self.group();
+        let Some(running) = &mut self.processes[id.0].running else { return };
+        running.next_request += 1;
+        let request_id = RequestId(running.next_request);
+        running.settling.insert(request_id, origin);
+        let request = Request::Settle { group, origin, deadline: None };
+        self.tell(id, NodeInput::Request { id: request_id, request });
+    }
+
+    /// Whether an answer was to somebody who asked so; what it says must be true.
+    pub(crate) fn on_settled(
+        &mut self,
+        id: ProcessId,
+        request: RequestId,
+        answer: &Answer,
+    ) -> bool {
+        let Some(running) = &mut self.processes[id.0].running else { return false };
+        let Some(origin) = running.settling.remove(&request) else { return false };
+        if let Answer::Settled(fate) = answer {
+            self.settling.told.insert(origin);
+            let mark = match fate {
+                Fate::Applied => Some(marks::TOLD_APPLIED),
+                Fate::Never => Some(marks::TOLD_NEVER),
+                Fate::Open | Fate::Forgotten => None,
+            };
+            mark.into_iter().for_each(|mark| *self.counts.marks.entry(mark).or_default() += 1);
+            let result = self.fates.on_told(origin, *fate);
+            self.accuse(result);
+        }
+        true
+    }
+}
