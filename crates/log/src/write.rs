@@ -271,7 +271,7 @@ impl Log {
             self.events.push_back(LogEvent::Durable { group, write });
         }
         self.cache.evict(self.options.cache_size_max, self.durable_submission);
-        self.cache.trim(self.durable_submission);
+        self.cache.trim();
         // Now, and only now: what made a segment dead is synced, and so is the checkpoint of the current segment.
         self.retire_dead();
     }
