@@ -71,11 +71,8 @@ pub(crate) enum Upkeep {
 impl Log {
     /// Starts whatever can be started.
     pub(crate) fn advance(&mut self) {
-        if self.writing.is_none() {
-            let waits = self.pending.front().is_some_and(|batch| !batch.is_empty());
-            if waits || !self.recovered {
-                self.write_next();
-            }
+        if self.writing.is_none() && (!self.pending.is_empty() || !self.recovered) {
+            self.write_next();
         }
         if self.upkeep.is_none() {
             self.start_upkeep();
@@ -292,7 +289,7 @@ impl Log {
         self.recovered
             && self.writing.is_none()
             && self.proving.is_none()
-            && self.pending.iter().all(Batch::is_empty)
+            && self.pending.is_empty()
             && self.stream.proved != self.stream.synced
     }
 
