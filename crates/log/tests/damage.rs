@@ -505,6 +505,71 @@ fn an_entry_that_rots_while_the_node_runs_is_not_served() {
 }
 
 #[test]
+fn a_log_whose_beginning_or_whose_batches_are_gone_is_no_foreign_file() {
+    let options = small_options();
+    let (mut runner, _) = Runner::open(CrashDisk::default(), options.clone()).unwrap();
+    let ops = [1, 2].map(|index| vec![write(index, 1, &body(index))]);
+    for (ops, id) in ops.into_iter().zip(1..) {
+        runner.log.submit(GroupId(0), WriteId(id), ops);
+        runner.drain();
+        while !runner.durable().contains(&WriteId(id)) {
+            runner.complete(0);
+        }
+    }
+    let name = FileName::new("log/0000000000000001.seg");
+    let spoil = |runner: &Runner, end: usize| {
+        let mut disk = runner.disk.clone();
+        disk.files.get_mut(&name).unwrap().live[..end].fill(0x5A);
+        let (_, recovery) = Runner::open(disk, options.clone()).unwrap();
+        recovery
+    };
+    // No proof is there yet, and a batch that follows.
+    let recovery = spoil(&runner, 8);
+    assert_eq!(recovery.groups[&GroupId(0)].bounds.last, Index(2));
+    runner.settle();
+    let end = usize::try_from(runner.log.status().offset).unwrap();
+    let recovery = spoil(&runner, end);
+    assert!(matches!(recovery.reports[0].what, DamageWhat::Hole { .. }), "only the proof is left");
+    assert_eq!(recovery.groups[&GroupId(0)].faults.len(), 2);
+}
+
+/// A device on which what was read once can no longer be read: everything but the whole files.
+struct RotsLater(CrashDisk);
+
+impl DiskReader for RotsLater {
+    fn list(&self, folder: &str) -> Result<Vec<(FileName, u64)>, quorate_types::DiskError> {
+        self.0.list(folder)
+    }
+
+    fn read(
+        &self,
+        file: &FileName,
+        offset: u64,
+        size: u64,
+    ) -> Result<bytes::Bytes, quorate_types::DiskError> {
+        let mut bytes = self.0.read(file, offset, size)?.to_vec();
+        if offset > 0 {
+            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+        }
+        Ok(bytes.into())
+    }
+}
+
+#[test]
+fn an_entry_that_rots_between_two_reads_of_one_open_is_lost_and_told() {
+    let (mut runner, _) = Runner::open(CrashDisk::default(), small_options()).unwrap();
+    runner.log.submit(GroupId(0), WriteId(1), vec![write(1, 1, &body(1)), write(2, 1, b"two")]);
+    runner.drain();
+    while runner.durable().is_empty() {
+        runner.complete(0);
+    }
+    let (_, recovery) = quorate_log::Log::open(&RotsLater(runner.disk), small_options()).unwrap();
+    let lost = |index| SlotFault::DamagedKnown(Position::new(Index(index), epoch(1)));
+    assert_eq!(recovery.groups[&GroupId(0)].faults, [lost(1), lost(2)]);
+    assert_eq!(recovery.reports.len(), 2, "{:?}", recovery.reports);
+}
+
+#[test]
 fn foreign_and_future_files_are_refused_by_name() {
     let options = small_options();
     let foreign = |name: &str, content: &[u8]| {

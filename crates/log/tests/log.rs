@@ -129,6 +129,8 @@ fn segments_are_recycled_once_purged_and_the_disk_stays_bounded() {
     let (made, used) = (runner.allocated as u64, runner.log.status().segment.0);
     assert!(made * 3 < used, "{made} of {used} files were made, and emptied");
     let (mut runner, recovery) = reopen(runner, small_options());
+    let disk_size = runner.disk.files.values().map(|file| file.live.len() as u64).sum();
+    assert_eq!(runner.log.status().disk_size, disk_size, "what was there before counts");
     assert_eq!(recovery.reports, []);
     assert_eq!(recovery.groups[&G].bounds.last, Index(2000));
     assert_eq!(recovery.groups[&G].bounds.purged.index, Index(1990));
