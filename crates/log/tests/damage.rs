@@ -7,7 +7,8 @@ mod common;
 use common::*;
 use quorate_log::{DamageWhat, LogOptions, OpenError, Recovery};
 use quorate_types::{
-    DiskReader, FileName, GroupId, HardState, Index, NodeId, Op, Position, Slot, SlotFault, WriteId,
+    DiskOp, DiskReader, FileName, GroupId, HardState, Index, NodeId, Op, Position, Slot, SlotFault,
+    WriteId,
 };
 use std::collections::BTreeMap;
 
@@ -392,8 +393,10 @@ fn a_write_that_went_nowhere_shows() {
         let served = reopened.read_all(GroupId(0), Index(1), Index(6));
         assert!(served.iter().all(|slot| expected.slots[&slot.index] == *slot));
         assert_eq!(served.len(), 5);
-        assert!(matches!(recovery.reports[0].what, DamageWhat::Hole { .. }));
+        let DamageWhat::Hole { first, last } = recovery.reports[0].what else { panic!("a hole") };
+        assert_eq!((first.0, last.0), (lost + 1, lost + 1), "the first batch is the opening");
         assert_eq!(recovery.reports[0].index, Some(Index(lost)));
+        assert_eq!(recovery.batch_count, 6);
     }
 }
 
@@ -531,6 +534,37 @@ fn a_log_whose_beginning_or_whose_batches_are_gone_is_no_foreign_file() {
     let recovery = spoil(&runner, end);
     assert!(matches!(recovery.reports[0].what, DamageWhat::Hole { .. }), "only the proof is left");
     assert_eq!(recovery.groups[&GroupId(0)].faults.len(), 2);
+}
+
+/// The proof of a batch that was lost bounds what it may have changed, also when an open that was interrupted has said
+/// that its segment ends before the proof.
+#[test]
+fn an_open_after_an_interrupted_one_finds_no_more_damage() {
+    let options = small_options();
+    let (mut runner, _) = Runner::open(CrashDisk::default(), options.clone()).unwrap();
+    runner.settle();
+    let mut start = 0;
+    for index in 1..=5 {
+        start = usize::try_from(runner.log.status().offset).unwrap();
+        runner.log.submit(GroupId(0), WriteId(index), vec![write(index, 1, &body(index))]);
+        runner.settle();
+    }
+    let end = usize::try_from(runner.log.status().offset).unwrap();
+    let name = FileName::new("log/0000000000000001.seg");
+    runner.disk.files.get_mut(&name).unwrap().live[start..end].fill(0x5A);
+    let (mut runner, first) = Runner::open(runner.disk, options.clone()).unwrap();
+    assert_eq!(first.groups[&GroupId(0)].faults, [SlotFault::DamagedUnknown(Index(5))]);
+    // Its first batch is torn behind the directory.
+    runner.log.submit(GroupId(0), WriteId(9), vec![write(6, 1, &[7; 20_000])]);
+    runner.drain();
+    let Some(DiskOp::Write { file, offset: 0, data, .. }) = runner.queue.pop_front().map(|r| r.op)
+    else {
+        panic!("it is written into the file that was prepared")
+    };
+    runner.disk.files.get_mut(&file).unwrap().live[..4096].copy_from_slice(&data.concat()[..4096]);
+    let (_, second) = Runner::open(runner.disk, options).unwrap();
+    assert!(second.torn.is_some());
+    assert_eq!(second.groups, first.groups);
 }
 
 /// A device on which what was read once can no longer be read: everything but the whole files.
