@@ -459,6 +459,23 @@ fn damage_stays_known_over_reopening_until_it_is_repaired() {
     runner.settle();
     let (mut runner, second) = Runner::open(runner.disk, options.clone()).unwrap();
     assert_eq!(second.groups[&GroupId(0)].faults, faults);
+    // Where and why is told also after a segment has begun that only says that it is damaged.
+    let segment = runner.log.status().segment;
+    let mut other = 0;
+    while runner.log.status().segment.0 < segment.0 + 2 {
+        other += 1;
+        runner.log.submit(GroupId(9), WriteId(100 + other), vec![write(other, 1, &[7; 5000])]);
+        runner.settle();
+    }
+    runner.events.clear();
+    runner.log.fetch(GroupId(0), quorate_log::ReadId(1), Index(61), Index(61), 1);
+    runner.drain();
+    let Some(quorate_log::LogEvent::Fetched { damaged: Some(damage), .. }) =
+        runner.events.pop_front()
+    else {
+        panic!("told at once")
+    };
+    assert!(second.reports.contains(&damage.report), "{} is new", damage.report);
     runner.log.submit(GroupId(0), WriteId(1), vec![write(61, 1, &body(61))]);
     runner.settle();
     assert_eq!(runner.log.status().groups[&GroupId(0)].fault_count, 0);

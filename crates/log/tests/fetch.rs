@@ -214,3 +214,34 @@ fn a_slot_that_is_being_emptied_is_not_served_from_disk() {
     fetch_while_emptied(Op::Purge(Position::new(Index(2), epoch(1))));
     fetch_while_emptied(Op::Reset(Position::new(Index(9), epoch(1)), configuration(3)));
 }
+
+#[test]
+fn a_slot_that_was_copied_forward_while_it_was_read_is_read_where_it_is_now() {
+    let (mut runner, _) = Runner::open(CrashDisk::default(), no_cache()).unwrap();
+    runner.settle();
+    runner.log.submit(QUIET, WriteId(1), vec![write(1, 1, b"quiet")]);
+    runner.settle();
+    let old = runner.log.status().segment;
+    runner.log.fetch(QUIET, ReadId(1), Index(1), Index(1), 100);
+    runner.drain();
+    let read = runner.queue.pop_front().expect("it is not in memory");
+    assert!(matches!(read.op, DiskOp::Read { .. }) && runner.queue.is_empty(), "{}", read.op);
+    let mut index = 1;
+    let pinned = |runner: &Runner| runner.log.status().groups[&QUIET].pinned_segment_count;
+    // The slots of the busy group keep every file but the first.
+    while pinned(&runner) == runner.log.status().segment.0 - old.0 {
+        index += 1;
+        let mut ops = vec![write(index, 1, &[7; 3000])];
+        if runner.log.status().segment == old {
+            ops.push(Op::Purge(Position::new(Index(index), epoch(1))));
+        }
+        runner.log.submit(BUSY, WriteId(index), ops);
+        runner.settle();
+        assert!(index < 200, "{:?}", runner.log.status());
+    }
+    runner.events.clear();
+    runner.queue.push_back(read);
+    runner.settle();
+    let (group, read, slots, damaged) = (QUIET, ReadId(1), vec![slot(1, 1, b"quiet")], None);
+    assert_eq!(runner.events.pop_front(), Some(LogEvent::Fetched { group, read, slots, damaged }));
+}
