@@ -28,35 +28,45 @@ fn dump_current(runner: &Runner) -> String {
     dump::file(&runner.disk, &FileName::new(format!("log/{number:016x}.seg"))).unwrap()
 }
 
-/// The log said that its last batch is synced, and nothing that was written for another purpose is damaged by it.
-fn check_proved(runner: &Runner, what: &str) {
-    let dump = dump_current(runner);
-    let proof = format!(" proof of batch {}\n", runner.log.status().batch_written);
-    assert!(dump.contains(&proof), "{what}: {dump}");
-    assert!(!dump.contains("DAMAGED"), "{what}: {dump}");
-}
-
-#[test]
-fn the_last_batch_is_proved_however_full_its_segment_is() {
-    // The standings of so many groups make a proof of one whole page.
-    let mut runner = fresh(LogOptions { segment_size: 32 * 1024, ..LogOptions::default() });
+/// Rounds of writes; each fifth changes the hard state of `group_count` groups, and so every proof has their standings.
+/// After each round the log has said that its last batch is synced, if a proof of that size always has room.
+fn fill_segments(group_count: u64, proof_size: usize) {
+    let mut runner = fresh(small_options());
     let mut random = Random::new(3);
-    let (mut last_pages, mut remains) = (0, 0);
+    let (mut proofs_at_the_end, mut used_again) = (0, 0);
+    let mut remains = BTreeMap::new();
     for round in 1..=300 {
-        let size = usize::try_from(random.below(2500)).unwrap();
-        runner.log.submit(G, WriteId(round), vec![write(round, 1, &vec![7; size])]);
-        let groups = if round % 7 < 5 { 0 } else { 11 };
+        let groups = if round % 5 == 1 { group_count } else { 0 };
         for group in 1..=groups {
             runner.log.submit(GroupId(group), WriteId(1000 * round + group), vec![hard(round)]);
         }
+        let size = usize::try_from(random.below(3000)).unwrap();
+        runner.log.submit(G, WriteId(round), vec![write(round, 1, &vec![7; size])]);
         let purge = Op::Purge(Position::new(Index(round), epoch(1)));
         runner.log.submit(G, WriteId(1_000_000 + round), vec![purge]);
         runner.settle();
-        check_proved(&runner, &format!("round {round}"));
-        last_pages += u32::from(runner.log.status().offset > 32 * 1024 - 3 * 4096);
-        remains += u32::from(dump_current(&runner).contains("what an earlier life"));
+        let (dump, status) = (dump_current(&runner), runner.log.status());
+        assert!(!dump.contains("DAMAGED"), "round {round}: {dump}");
+        let is_proved = dump.contains(&format!(" proof of batch {}\n", status.batch_written));
+        let page = usize::try_from(status.offset).unwrap().next_multiple_of(4096);
+        let has_room = page + proof_size <= 64 * 1024 - 4096;
+        assert_eq!(is_proved, has_room, "round {round}: {dump}");
+        proofs_at_the_end += u32::from(page == 64 * 1024 - 2 * 4096);
+        let is_used_again = dump.contains("what an earlier life");
+        used_again += u32::from(is_used_again);
+        let before = *remains.entry(status.segment).or_insert(is_used_again);
+        assert_eq!(before, is_used_again, "round {round}: something lies over the remains");
     }
-    assert!(last_pages > 20 && remains > 200, "{last_pages} at the end, {remains} used again");
+    assert!(proofs_at_the_end > 2, "{proofs_at_the_end} at the end");
+    assert!(used_again > 200, "{used_again} in files that were used again");
+}
+
+#[test]
+fn the_last_batch_is_proved_as_long_as_there_is_room() {
+    // Up to a page there always is.
+    fill_segments(1, 512);
+    fill_segments(34, 4096);
+    fill_segments(45, 5120);
 }
 
 #[test]
@@ -74,7 +84,8 @@ fn a_batch_that_fits_a_prepared_file_to_the_byte_goes_there() {
         runner.settle();
         let what = format!("body of {body_size}");
         assert_eq!(runner.durable().len(), 2, "{what}: {:?}", runner.log.status());
-        check_proved(&runner, &what);
+        let proof = format!(" proof of batch {}\n", runner.log.status().batch_written);
+        assert!(dump_current(&runner).contains(&proof), "{what}");
         // One page is left for the proof and one for the remains.
         fitted += u32::from(runner.log.status().offset == 64 * 1024 - 2 * 4096);
     }
@@ -127,7 +138,8 @@ fn every_batch_says_how_each_group_stood_that_it_or_the_five_before_touch() {
     for id in 1..=300 {
         for _ in 0..=random.below(3) {
             let group = GroupId(random.below(8));
-            runner.log.submit(group, WriteId(id), vec![hard(id), write(id, 1, &[7; 300])]);
+            let op = if random.chance(30) { hard(id) } else { write(id, 1, &[7; 300]) };
+            runner.log.submit(group, WriteId(id), vec![op]);
         }
         runner.settle();
     }

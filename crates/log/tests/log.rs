@@ -267,6 +267,8 @@ fn the_disk_counts_as_full_until_more_than_the_reserve_is_there() {
         }
         let status = runner.log.status();
         assert_eq!((status.spare_count, status.full), (spare_count, full), "{status:?}");
+        let is_told = runner.events.contains(&LogEvent::Space { full: false });
+        assert_eq!(is_told, !full, "{spare_count} spare files");
     }
 }
 
