@@ -55,11 +55,6 @@ impl Batch {
         self.gathered.reserve(ops.iter().map(size_of).sum());
     }
 
-    /// Whether nothing is in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.writes.is_empty()
-    }
-
     /// Adds an op other than an entry.
     pub(crate) fn push_item(&mut self, item: Item) {
         self.items_size += 128;
@@ -166,4 +161,72 @@ pub(crate) fn push_op(batch: &mut Batch, group: GroupId, op: Op) -> Option<Slot>
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_types::{Epoch, NodeId, Origin, TransactionId};
+
+    fn slot(index: u64, created: u64, accepted: u64, body: &Bytes) -> Slot {
+        let epoch = |number| Epoch::new(number, NodeId(1));
+        let (kind, origin) = (EntryKind::Command, Origin::NONE);
+        let entry = Entry::new(epoch(created), kind, origin, TransactionId(0), body.clone());
+        Slot { index: Index(index), accepted: epoch(accepted), entry }
+    }
+
+    #[test]
+    fn slots_that_follow_each_other_in_everything_are_one_run() {
+        let pushed = [
+            [0, 5, 1, 1],
+            [0, 6, 1, 1],
+            [0, 7, 1, 1],
+            [0, 9, 1, 1],
+            [0, 8, 1, 1],
+            [0, 9, 1, 1],
+            [0, 9, 1, 1],
+            [0, 10, 1, 2],
+            [0, 11, 2, 2],
+            [1, 12, 2, 2],
+        ];
+        let mut batch = Batch::default();
+        for [group, index, created, accepted] in pushed {
+            let body = Bytes::from(vec![7; 100]);
+            batch.push_slot(GroupId(group), &slot(index, created, accepted, &body));
+        }
+        let run = |item: &Item| {
+            let Item::Write(run) = item else { return None };
+            Some((run.group.0, run.first.0, run.entries.len(), run.offset))
+        };
+        let runs: Vec<_> = batch.items.iter().filter_map(run).collect();
+        let expected = [
+            (0, 5, 3, 0),
+            (0, 9, 1, 3 * 164),
+            (0, 8, 2, 4 * 164),
+            (0, 9, 1, 6 * 164),
+            (0, 10, 1, 7 * 164),
+            (0, 11, 1, 8 * 164),
+            (1, 12, 1, 9 * 164),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn large_bodies_go_to_disk_without_a_copy_and_small_ones_gathered() {
+        let body = |size| Bytes::from(vec![7; size]);
+        let (small, large) = (body(COPIED_BODY_SIZE_MAX - 1), body(COPIED_BODY_SIZE_MAX));
+        let mut batch = Batch::default();
+        let bodies = [&small, &large, &small, &small];
+        let slots = bodies.iter().zip(1..).map(|(body, index)| slot(index, 1, 1, body));
+        let mut encoded = Vec::new();
+        for slot in slots {
+            batch.push_slot(GroupId(0), &slot);
+            encoded.extend_from_slice(&slot.entry.encoded_header());
+            encoded.extend_from_slice(slot.entry.body());
+        }
+        let chunks = batch.take_bodies();
+        assert_eq!(chunks.len(), 3);
+        assert_eq!(chunks[1].as_ptr(), large.as_ptr());
+        assert_eq!(chunks.concat(), encoded);
+    }
 }

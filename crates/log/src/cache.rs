@@ -65,14 +65,10 @@ impl Cache {
         }
         let runs = self.groups.entry(group).or_default();
         let cached = Cached { slot, submission };
-        let last_run = runs.last_key_value().map(|(first, _)| *first);
         if let Some((first, run)) = runs.range_mut(..=index).next_back() {
             let place = usize::try_from(index.0 - first.0).expect("an offset fits in memory");
             if place == run.len() {
                 run.push_back(cached);
-                if last_run != Some(*first) {
-                    self.drop_behind(group, index);
-                }
                 return;
             }
             if let Some(old) = run.get_mut(place) {
@@ -82,18 +78,6 @@ impl Cache {
             }
         }
         runs.insert(index, VecDeque::from([cached]));
-    }
-
-    /// Removes what another run holds at `index`, after a run has grown over it.
-    fn drop_behind(&mut self, group: GroupId, index: Index) {
-        let runs = self.groups.get_mut(&group).expect("a slot was just put there");
-        if let Some(mut run) = runs.remove(&index) {
-            let old = run.pop_front().expect("no run is empty");
-            self.size -= weight(&old.slot);
-            if !run.is_empty() {
-                runs.insert(index.next(), run);
-            }
-        }
     }
 
     /// Slots from `first` to at most `last`, while they fit in `budget` (at least one). `None` when the first is
@@ -183,7 +167,7 @@ impl Cache {
     }
 
     /// Forgets the order of insertions whose slots are gone, so that the list is bounded by what is held.
-    pub(crate) fn trim(&mut self, durable: u64) {
+    pub(crate) fn trim(&mut self) {
         while let Some(oldest) = self.insertions.front() {
             let held = self.groups.get(&oldest.group).is_some_and(|runs| {
                 let end = Index(oldest.first.0 + oldest.count);
@@ -191,7 +175,7 @@ impl Cache {
                     .next_back()
                     .is_some_and(|(first, run)| end_of(*first, run) > oldest.first)
             });
-            if held || oldest.submission > durable {
+            if held {
                 return;
             }
             self.insertions.pop_front();
@@ -224,8 +208,12 @@ mod tests {
     const GROUP: GroupId = GroupId(0);
 
     fn slot(index: u64, epoch: u64) -> Slot {
+        sized_slot(index, epoch, 4)
+    }
+
+    fn sized_slot(index: u64, epoch: u64, size: u64) -> Slot {
         let created = Epoch::new(epoch, NodeId(1));
-        let body = Bytes::from_static(b"body");
+        let body = Bytes::from(vec![7; usize::try_from(size).expect("small")]);
         let entry = Entry::new(created, EntryKind::Command, Origin::NONE, TransactionId(0), body);
         Slot { index: Index(index), accepted: created, entry }
     }
@@ -269,5 +257,106 @@ mod tests {
         cache.evict(0, 2);
         assert_eq!(cache.size(), 0);
         assert!(cache.insertions.is_empty());
+    }
+
+    /// The same cache as plainly as can be: every slot and the submission that brought it.
+    type Model = BTreeMap<(GroupId, Index), (Slot, u64)>;
+
+    /// Whatever is put, removed and evicted: what is read is what a plain map holds, and all of it is counted.
+    fn check(cache: &Cache, model: &Model, step: u64) {
+        let least: usize = model.values().map(|(slot, _)| slot.entry.encoded_size()).sum();
+        let most = least + model.len() * 128;
+        assert!((least..=most).contains(&cache.size()), "{} at step {step}", cache.size());
+        for group in (0..2).map(GroupId) {
+            for (first, budget) in (0..30).flat_map(|first| [(first, 0), (first, 250)]) {
+                for last in [first, first + 1, first + 20] {
+                    let mut size = 0;
+                    let held = (first..=last).map_while(|index| model.get(&(group, Index(index))));
+                    let slots: Vec<Slot> = held.map(|(slot, _)| slot.clone()).collect();
+                    let fit = slots.iter().take_while(|slot| {
+                        size += slot.entry.encoded_size();
+                        size <= budget
+                    });
+                    let count = fit.count().max(1).min(slots.len());
+                    let expected = (count > 0).then(|| slots[..count].to_vec());
+                    let found = cache.read(group, Index(first), Index(last), budget);
+                    assert_eq!(found, expected, "{group} {first}..={last} at step {step}");
+                }
+            }
+        }
+    }
+
+    /// The oldest are evicted first, no more than needed, and nothing that is not durable.
+    fn evict(cache: &mut Cache, model: &mut Model, size_max: usize, durable: u64) {
+        let before = cache.size();
+        cache.evict(size_max, durable);
+        let (kept, gone): (Model, Model) = std::mem::take(model)
+            .into_iter()
+            .partition(|(at, _)| cache.read(at.0, at.1, at.1, 0).is_some());
+        let newest_gone = gone.values().map(|(_, submission)| *submission).max();
+        let oldest_kept = kept.values().map(|(_, submission)| *submission).min();
+        assert!(newest_gone.is_none_or(|newest| newest <= durable));
+        assert!(newest_gone.zip(oldest_kept).is_none_or(|(newest, oldest)| newest <= oldest));
+        assert!(before > size_max || gone.is_empty());
+        let insertion_size_max = 4 * 400;
+        assert!(gone.is_empty() || cache.size() + insertion_size_max > size_max);
+        assert!(cache.size() <= size_max || oldest_kept.is_some_and(|oldest| oldest > durable));
+        *model = kept;
+    }
+
+    #[test]
+    fn a_cache_equals_a_plain_map() {
+        let mut cache = Cache::default();
+        let mut model = Model::new();
+        let mut state = 7u64;
+        let mut draw = |limit: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % limit
+        };
+        for step in 1..3000u64 {
+            let (group, first) = (GroupId(draw(2)), draw(25));
+            let durable = step.saturating_sub(draw(12));
+            match draw(12) {
+                0..3 => {
+                    let end = Index(first + draw(8));
+                    cache.remove(group, Index(first), end);
+                    model.retain(|(of, at), _| *of != group || *at < Index(first) || *at >= end);
+                }
+                3 => {
+                    let size_max =
+                        cache.size().saturating_sub(usize::try_from(draw(600)).expect("small"));
+                    evict(&mut cache, &mut model, size_max, durable);
+                }
+                4 => evict(&mut cache, &mut model, 0, durable.saturating_sub(20)),
+                _ => {
+                    for index in first..first + 1 + draw(4) {
+                        let slot = sized_slot(index, step, draw(200));
+                        cache.put(group, slot.clone(), step);
+                        model.insert((group, slot.index), (slot, step));
+                    }
+                }
+            }
+            cache.trim();
+            let of_use = cache.insertions.front().is_none_or(|oldest| {
+                let held = |at: u64| model.contains_key(&(oldest.group, Index(at)));
+                (oldest.first.0..oldest.first.0 + oldest.count).any(held)
+            });
+            assert!(of_use, "{:?} is remembered at step {step}", cache.insertions.front());
+            check(&cache, &model, step);
+        }
+        evict(&mut cache, &mut model, 0, u64::MAX);
+        assert_eq!((cache.size(), cache.insertions.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_one_submission_brought_is_remembered_as_one() {
+        let mut cache = Cache::default();
+        let mut put = |group, index, submission| {
+            cache.put(GroupId(group), slot(index, 1), submission);
+            cache.insertions.len()
+        };
+        let counts = [put(0, 1, 1), put(0, 2, 1), put(0, 3, 1), put(0, 4, 2), put(1, 5, 2)];
+        assert_eq!(counts, [1, 1, 1, 2, 3]);
+        assert_eq!([put(1, 6, 2), put(1, 8, 2)], [3, 4]);
     }
 }

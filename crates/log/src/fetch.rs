@@ -80,7 +80,7 @@ impl Log {
         let mut places: Vec<Placed> = Vec::new();
         let mut size = 0;
         let mut index = first;
-        while index <= last && index < Index(u64::MAX) {
+        while index <= last {
             let Some(placed) = state.slots.find(index) else { break };
             let location = placed.location;
             size += location.size as usize;
@@ -229,6 +229,9 @@ impl Log {
 
     /// Writes slots again at the end of the stream, unchanged.
     fn copy_forward(&mut self, group: GroupId, slots: Vec<Slot>) {
+        if slots.is_empty() {
+            return;
+        }
         self.submission += 1;
         let batch = open_batch(&mut self.pending, self.options.batch_size_max);
         batch.submission = self.submission;

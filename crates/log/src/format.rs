@@ -399,6 +399,53 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_contradicts_itself_is_none_whatever_its_checksums_say() {
+        let check = |header: Header, expected: bool| {
+            let decoded = Header::decode_fields(&Bytes::copy_from_slice(&header.encode()));
+            assert_eq!(decoded.is_ok(), expected, "{header:?}");
+        };
+        let far = u64::MAX / 2 + 1;
+        check(sample(), true);
+        check(Header { total_size: sample().total_size + 512, ..sample() }, false);
+        check(Header { offset: 513, ..sample() }, false);
+        check(Header { offset: far, ..sample() }, false);
+        check(Header { batch: BatchNumber(far), ..sample() }, false);
+        check(Header { synced: BatchNumber(far), ..sample() }, false);
+        let most = BatchNumber(NUMBER_MAX);
+        check(Header { offset: far - 512, batch: most, synced: most, ..sample() }, true);
+    }
+
+    #[test]
+    fn what_does_not_begin_as_a_block_is_none_whatever_its_checksums_say() {
+        let mut file = file_with(&sample());
+        assert!(Header::is_any_at(&Bytes::from(file.clone()), 512));
+        assert!(!Header::is_any_at(&Bytes::from(file.clone()), 513));
+        file[512] ^= 1;
+        let crc = crc32c::crc32c(&file[512..524]);
+        file[524..528].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&file[512..512 + HEADER_CRC_AT]);
+        file[512 + HEADER_CRC_AT..512 + HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+        let file = Bytes::from(file);
+        assert!(Header::decode_fields(&file.slice(512..512 + HEADER_SIZE)).is_ok());
+        assert!(!Header::is_any_at(&file, 512));
+        let decoded = Header::decode(&file, SegmentNumber(7), 512);
+        assert_eq!(decoded, Err(NoBlock::Unreadable));
+    }
+
+    #[test]
+    fn a_block_that_is_no_batch_fills_its_last_sector() {
+        for items in [0, 3, 416, 417, 2000] {
+            let total_size = u32::try_from(directory_size(items)).expect("small");
+            let header = Header { kind: BlockKind::Proof, total_size, ..sample() };
+            let items = Bytes::from(vec![1; usize::try_from(items).expect("small")]);
+            let block = lone_chunks(&header, items.clone()).concat();
+            assert_eq!(block.len() as u64, directory_size(items.len() as u64));
+            let rest = &block[HEADER_SIZE + items.len()..];
+            assert!(rest.iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut file = file_with(&sample());
         file[520..524].copy_from_slice(&2u32.to_le_bytes());

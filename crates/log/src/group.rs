@@ -196,3 +196,207 @@ impl Group {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::SegmentNumber;
+    use crate::item::EntryMark;
+    use quorate_types::{Epoch, GroupId, HardState, NodeId};
+
+    /// One slot as plainly as can be: the epoch of what it holds, and where that lies; a slot of which nothing is known has
+    /// no epoch.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Known {
+        Held(Epoch, Location),
+        Lost(Epoch),
+        Nothing,
+    }
+
+    /// A group as plainly as can be.
+    #[derive(Default)]
+    struct Model {
+        purged: Position,
+        slots: BTreeMap<Index, Known>,
+        configurations: BTreeMap<Index, Configuration>,
+    }
+
+    impl Model {
+        fn clear(&mut self, from: Index, to: Index) {
+            self.slots.retain(|index, _| *index < from || *index > to);
+        }
+
+        fn last(&self) -> Index {
+            let last = self.slots.last_key_value().map_or(Index::ZERO, |(index, _)| *index);
+            last.max(self.purged.index)
+        }
+
+        fn faults(&self) -> Vec<SlotFault> {
+            let indexes = (self.purged.index.0 + 1..=self.last().0).map(Index);
+            let fault = |index| match self.slots.get(&index) {
+                Some(Known::Held(_, _)) => None,
+                Some(Known::Lost(epoch)) => {
+                    Some(SlotFault::DamagedKnown(Position::new(index, *epoch)))
+                }
+                Some(Known::Nothing) => Some(SlotFault::DamagedUnknown(index)),
+                None => Some(SlotFault::Absent(index)),
+            };
+            indexes.filter_map(fault).collect()
+        }
+
+        fn epochs(&self) -> Vec<EpochRun> {
+            let mut epochs: Vec<EpochRun> = Vec::new();
+            for (first, known) in &self.slots {
+                let (Known::Held(epoch, _) | Known::Lost(epoch)) = *known else { continue };
+                if epochs.last().is_none_or(|last| last.created != epoch) {
+                    epochs.push(EpochRun { first: *first, created: epoch, accepted: epoch });
+                }
+            }
+            epochs
+        }
+    }
+
+    fn check(group: &Group, model: &Model, step: u64) {
+        let summary = group.summary();
+        let bounds = Bounds { purged: model.purged, last: model.last() };
+        assert_eq!(summary.bounds, bounds, "step {step}");
+        assert_eq!(summary.faults, model.faults(), "step {step}");
+        assert_eq!(summary.epochs, model.epochs(), "step {step}");
+        let configurations = summary.configurations.into_iter().collect::<BTreeMap<_, _>>();
+        assert_eq!(configurations, model.configurations, "step {step}");
+        for index in (0..60).map(Index) {
+            let found = group.slots.find(index).map(|placed| (placed.created, placed.location));
+            let expected = match model.slots.get(&index) {
+                Some(Known::Held(epoch, location)) => Some((*epoch, *location)),
+                Some(Known::Lost(epoch)) => Some((*epoch, Location::LOST)),
+                Some(Known::Nothing) | None => None,
+            };
+            assert_eq!(found, expected, "slot {index} at step {step}");
+        }
+        let unknown = group.checkpoint(GroupId(0)).unknown;
+        let apart = |pair: &[(Index, u64)]| pair[0].0.0 + pair[0].1 < pair[1].0.0;
+        assert!(unknown.windows(2).all(apart), "{unknown:?} at step {step}");
+        let unknown = unknown.iter().flat_map(|(first, count)| first.0..first.0 + count);
+        assert!(unknown.eq(group.unknown.iter().map(|index| index.0)), "step {step}");
+    }
+
+    #[test]
+    fn a_group_equals_a_plain_map() {
+        let (mut group, mut model) = (Group::default(), Model::default());
+        let mut state = 7u64;
+        let mut draw = |limit: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % limit
+        };
+        let mut live = 0i64;
+        for step in 0..6000 {
+            let mut freed = 0i64;
+            let mut free = |location| freed += i64::from(location != Location::LOST);
+            let purged = model.purged.index.0;
+            let (index, count) = (Index(1 + purged.saturating_sub(2) + draw(20)), 1 + draw(4));
+            let epoch = Epoch::new(draw(3), NodeId(1));
+            match draw(20) {
+                0..10 => {
+                    let entries = vec![EntryMark { size: 1, check: 0 }; count as usize];
+                    let (created, accepted) = (epoch, epoch);
+                    let first = index;
+                    let group_id = GroupId(0);
+                    let run =
+                        WriteRun { group: group_id, first, created, accepted, offset: 0, entries };
+                    let at = |place| Location::new(SegmentNumber(1), step * 4 + place, 1, 0);
+                    let places: Vec<Location> = (0..count).map(at).collect();
+                    group.write(&run, places.iter().copied(), &mut free);
+                    live += count as i64;
+                    for (place, index) in places.into_iter().zip(first.0..) {
+                        model.configurations.remove(&Index(index));
+                        if index > purged {
+                            model.slots.insert(Index(index), Known::Held(epoch, place));
+                        }
+                    }
+                    if draw(4) == 0 && index > model.purged.index {
+                        group.configurations.insert(index, Configuration::default());
+                        model.configurations.insert(index, Configuration::default());
+                    }
+                }
+                10..12 => {
+                    group.truncate(index, &mut free);
+                    let from = index.max(model.purged.index.next());
+                    model.clear(from, END);
+                    model.configurations.retain(|found, _| *found < from);
+                }
+                12..14 => {
+                    let position = Position::new(Index(index.0.saturating_sub(8)), epoch);
+                    group.purge(position, &mut free);
+                    if position.index > model.purged.index {
+                        model.clear(Index::ZERO, position.index);
+                        model.purged = position;
+                        let mut found = model.configurations.range(..=position.index);
+                        let in_force = found.next_back().map_or(Index::ZERO, |(index, _)| *index);
+                        model.configurations.retain(|found, _| *found >= in_force);
+                    }
+                }
+                14..17 => {
+                    if let Some(Known::Held(epoch, _)) = model.slots.get(&index).copied() {
+                        group.lose(index);
+                        live -= 1;
+                        model.slots.insert(index, Known::Lost(epoch));
+                    }
+                }
+                17..19 => {
+                    let last = Index(index.0 + count);
+                    let from = index.max(model.purged.index.next());
+                    let held = model.slots.range(from..);
+                    live -=
+                        held.filter(|(_, known)| matches!(known, Known::Held(..))).count() as i64;
+                    group.forget(index, last);
+                    model.clear(from, END);
+                    model.configurations.retain(|found, _| *found < from);
+                    let unknown = (from.0..=last.0).map(|index| (Index(index), Known::Nothing));
+                    model.slots.extend(unknown);
+                }
+                _ if draw(10) == 0 => {
+                    let position = Position::new(Index(draw(5)), epoch);
+                    group.reset(position, Configuration::default(), &mut free);
+                    let configuration = (position.index, Configuration::default());
+                    model = Model {
+                        purged: position,
+                        slots: BTreeMap::new(),
+                        configurations: BTreeMap::from([configuration]),
+                    };
+                }
+                _ => {}
+            }
+            live -= freed;
+            let held = model.slots.values().filter(|known| matches!(known, Known::Held(..)));
+            assert_eq!(live, held.count() as i64, "what is displaced is freed once, step {step}");
+            check(&group, &model, step);
+        }
+    }
+
+    #[test]
+    fn a_standing_that_differs_in_anything_disagrees() {
+        let position = Position::new(Index(2), Epoch::new(1, NodeId(1)));
+        let hard = HardRecord::Known(HardState::default());
+        let group = Group { hard, purged: position, ..Group::default() };
+        let (since, lows) = (crate::format::BatchNumber(1), Vec::new());
+        let standing =
+            Standing { group: GroupId(0), since, lows, hard, purged: position, last: Index(2) };
+        assert!(group.agrees_with(&standing));
+        let others = [
+            Standing { hard: HardRecord::Unset, ..standing.clone() },
+            Standing { purged: Position::new(Index(2), Epoch::ZERO), ..standing.clone() },
+            Standing { last: Index(3), ..standing },
+        ];
+        assert!(others.iter().all(|other| !group.agrees_with(other)));
+    }
+
+    #[test]
+    fn only_an_empty_group_may_do_without_a_hard_state() {
+        let mut group = Group::default();
+        assert_eq!(group.summary().hard_state, Some(HardState::default()));
+        group.purged = Position::new(Index(1), Epoch::ZERO);
+        assert_eq!(group.summary().hard_state, None, "a hard state came before what was purged");
+        let damaged = Group { hard: HardRecord::Damaged, ..Group::default() };
+        assert_eq!(damaged.summary().hard_state, None);
+    }
+}

@@ -536,6 +536,28 @@ mod tests {
     }
 
     #[test]
+    fn an_item_names_what_it_concerns_and_changes() {
+        let named: Vec<_> = samples()
+            .iter()
+            .map(|item| {
+                let number = |index: Option<Index>| index.map(|index| index.0);
+                (item.group().map(|group| group.0), number(item.index()), number(item.low()))
+            })
+            .collect();
+        let expected = [
+            (Some(5), Some(12), None),
+            (Some(5), Some(5), None),
+            (Some(5), None, None),
+            (Some(5), Some(5), Some(5)),
+            (None, None, None),
+            (Some(5), Some(6), Some(6)),
+            (Some(5), Some(4), None),
+            (Some(5), Some(4), Some(0)),
+        ];
+        assert_eq!(named, expected);
+    }
+
+    #[test]
     fn a_hostile_count_reserves_nothing() {
         let mut buffer = BytesMut::new();
         samples()[3].encode(&mut buffer);

@@ -256,7 +256,7 @@ impl Log {
             && self.proving.is_none()
             && self.upkeep.is_none()
             && self.requests.is_empty()
-            && self.pending.iter().all(Batch::is_empty)
+            && self.pending.is_empty()
     }
 
     /// The account of the log.

@@ -57,3 +57,26 @@ impl LogOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_brought_inside_its_limits() {
+        let check = |segment_size, batch_size_max, expected: (u64, usize)| {
+            let options = LogOptions { segment_size, batch_size_max, ..LogOptions::default() };
+            let checked = options.checked();
+            let found = (checked.segment_size, checked.batch_size_max);
+            assert_eq!(found, expected, "{segment_size} {batch_size_max}");
+        };
+        check(0, 0, (32_768, 1));
+        check(32_769, 9000, (36_864, 9000));
+        check(65_536, 16_385, (65_536, 16_384));
+        check(u64::MAX, usize::MAX, (1 << 30, 1 << 28));
+        let nothing = LogOptions { read_size_max: 0, ..LogOptions::default() };
+        assert_eq!(nothing.checked().read_size_max, 1);
+        let default = LogOptions::default();
+        assert_eq!(default.clone().checked(), default);
+    }
+}

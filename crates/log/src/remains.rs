@@ -185,6 +185,29 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_another_kind_or_size_is_none() {
+        let file = surveyed();
+        let offset = remains_offset(65_536);
+        let start = usize::try_from(offset).expect("small");
+        let segment = SegmentNumber(7);
+        let known = |change: &dyn Fn(&mut Header)| {
+            let mut header =
+                Header::decode(&Bytes::from(file.clone()), segment, offset).expect("the block");
+            change(&mut header);
+            let items = start + HEADER_SIZE..start + HEADER_SIZE + header.items_size as usize;
+            header.items_crc = crc32c::crc32c(&file[items]);
+            let mut file = file.clone();
+            file[start..start + HEADER_SIZE].copy_from_slice(&header.encode());
+            let file = Bytes::from(file);
+            assert_eq!(Header::decode(&file, segment, offset), Ok(header), "a block");
+            matches!(Unwritten::of(&file, segment), Unwritten::Sums(_))
+        };
+        assert!(known(&|_| {}));
+        assert!(!known(&|header| header.kind = BlockKind::Proof));
+        assert!(!known(&|header| header.items_size -= 4));
+    }
+
+    #[test]
     fn there_is_room_for_what_a_file_is_made_for() {
         for needed in [4096, 60_000, 16 << 20, 500 << 20] {
             assert!(remains_offset(file_size_for(needed)) >= needed, "{needed}");

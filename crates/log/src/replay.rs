@@ -362,7 +362,7 @@ impl Replay {
         }
         let before = self.last.filter(|last| last.batch.next() == end).map(|last| last.chain());
         let broken = before.is_some() && chain.is_some() && chain != before;
-        let hole = Hole { first: BatchNumber(end.0 - 1), end, place, contradiction: true };
+        let hole = Hole { first, end, place, contradiction: true };
         let mut reported = false;
         for standing in standings {
             let group = self.groups.entry(standing.group).or_default();
@@ -479,3 +479,6 @@ impl Replay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

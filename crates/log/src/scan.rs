@@ -30,7 +30,7 @@ pub(crate) struct ScannedSegment {
     /// Whether an unwritten sector of it shows: it holds zeroes only, or says what an earlier life left in it.
     pub(crate) prepared: bool,
     /// Where a batch may lie behind the last one that no copy of its header tells of any more: something was written there
-    /// and cannot be read, and no torn write leaves that.
+    /// and cannot be read, and no torn write leaves that. Of the last segment with batches only it means anything.
     pub(crate) lost_end: Option<u64>,
     /// Whether the file begins with neither zeroes nor a block.
     pub(crate) foreign: bool,
@@ -115,7 +115,6 @@ pub(crate) fn scan(
             foreign: is_foreign(file),
         },
     };
-    let is_last = limit.is_none();
     let limit = limit.unwrap_or(u64::MAX).min(file.len() as u64);
     let mut at = 0;
     while at < limit {
@@ -125,9 +124,7 @@ pub(crate) fn scan(
         scanner.segment.batches.push(batch);
     }
     scanner.find_proofs(at, file.len() as u64);
-    if is_last && at > 0 {
-        scanner.segment.lost_end = scanner.lost_end(at);
-    }
+    scanner.segment.lost_end = scanner.lost_end(at);
     Ok(scanner.segment)
 }
 
@@ -331,9 +328,8 @@ impl Scanner<'_> {
                 let rest = self.slice(end - 1, header.end() - (end - 1));
                 is_zero(&rest)
             }
-            // The second copy of the directory is the end. Where its very last sector was torn inside, nothing is left
-            // that would show it; but nothing is lost by it either.
-            Unwritten::Sums(_) if last == header.end() => start == header.tail_offset(),
+            // Behind the second copy of the directory there is nothing. Where its very last sector was torn inside, nothing is
+            // left that would show it; but nothing is lost by it either.
             Unwritten::Sums(_) => (last..header.end()).step_by(BLOCK_SIZE as usize).all(is_sector),
         }
     }
@@ -350,3 +346,6 @@ pub(crate) fn configuration_of(entry: &Entry) -> Option<Configuration> {
         | EntryKind::Settle => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,11 +71,8 @@ pub(crate) enum Upkeep {
 impl Log {
     /// Starts whatever can be started.
     pub(crate) fn advance(&mut self) {
-        if self.writing.is_none() {
-            let waits = self.pending.front().is_some_and(|batch| !batch.is_empty());
-            if waits || !self.recovered {
-                self.write_next();
-            }
+        if self.writing.is_none() && (!self.pending.is_empty() || !self.recovered) {
+            self.write_next();
         }
         if self.upkeep.is_none() {
             self.start_upkeep();
@@ -271,7 +268,7 @@ impl Log {
             self.events.push_back(LogEvent::Durable { group, write });
         }
         self.cache.evict(self.options.cache_size_max, self.durable_submission);
-        self.cache.trim(self.durable_submission);
+        self.cache.trim();
         // Now, and only now: what made a segment dead is synced, and so is the checkpoint of the current segment.
         self.retire_dead();
     }
@@ -292,7 +289,7 @@ impl Log {
         self.recovered
             && self.writing.is_none()
             && self.proving.is_none()
-            && self.pending.iter().all(Batch::is_empty)
+            && self.pending.is_empty()
             && self.stream.proved != self.stream.synced
     }
 

@@ -368,23 +368,34 @@ fn a_write_that_went_nowhere_shows() {
         let (mut runner, _) = Runner::open(CrashDisk::default(), options.clone()).unwrap();
         runner.settle();
         let mut expected = Expected::default();
+        let mut start = 0;
         for index in 1..=6 {
             runner.disk.lose_write = index == lost;
+            if index == lost {
+                start = runner.log.status().offset;
+            }
             runner.log.submit(GroupId(0), WriteId(index), vec![write(index, 1, &body(index))]);
             expected.slots.insert(Index(index), slot(index, 1, &body(index)));
             runner.settle();
         }
+        let name = runner.disk.files.keys().next().unwrap();
+        let dump = quorate_log::dump::file(&runner.disk, name).unwrap();
+        assert!(dump.contains(&format!("\n{name}+{start} DAMAGED ")), "{start} in {dump}");
+        assert_eq!(dump.matches("DAMAGED").count(), 1, "{dump}");
         let groups = BTreeMap::new();
         let used = Used { disk: runner.disk.clone(), groups, ends: BTreeMap::new() };
         let (mut reopened, recovery) = Runner::open(used.disk, options.clone()).unwrap();
         reopened.settle();
         let summary = &recovery.groups[&GroupId(0)];
         assert_eq!(summary.faults, [SlotFault::DamagedUnknown(Index(lost))]);
+        assert_eq!(reopened.log.status().groups[&GroupId(0)].fault_count, 1);
         let served = reopened.read_all(GroupId(0), Index(1), Index(6));
         assert!(served.iter().all(|slot| expected.slots[&slot.index] == *slot));
         assert_eq!(served.len(), 5);
-        assert!(matches!(recovery.reports[0].what, DamageWhat::Hole { .. }));
+        let DamageWhat::Hole { first, last } = recovery.reports[0].what else { panic!("a hole") };
+        assert_eq!((first.0, last.0), (lost + 1, lost + 1), "the first batch is the opening");
         assert_eq!(recovery.reports[0].index, Some(Index(lost)));
+        assert_eq!(recovery.batch_count, 6);
     }
 }
 
@@ -447,6 +458,23 @@ fn damage_stays_known_over_reopening_until_it_is_repaired() {
     runner.settle();
     let (mut runner, second) = Runner::open(runner.disk, options.clone()).unwrap();
     assert_eq!(second.groups[&GroupId(0)].faults, faults);
+    // Where and why is told also after a segment has begun that only says that it is damaged.
+    let segment = runner.log.status().segment;
+    let mut other = 0;
+    while runner.log.status().segment.0 < segment.0 + 2 {
+        other += 1;
+        runner.log.submit(GroupId(9), WriteId(100 + other), vec![write(other, 1, &[7; 5000])]);
+        runner.settle();
+    }
+    runner.events.clear();
+    runner.log.fetch(GroupId(0), quorate_log::ReadId(1), Index(61), Index(61), 1);
+    runner.drain();
+    let Some(quorate_log::LogEvent::Fetched { damaged: Some(damage), .. }) =
+        runner.events.pop_front()
+    else {
+        panic!("told at once")
+    };
+    assert!(second.reports.contains(&damage.report), "{} is new", damage.report);
     runner.log.submit(GroupId(0), WriteId(1), vec![write(61, 1, &body(61))]);
     runner.settle();
     assert_eq!(runner.log.status().groups[&GroupId(0)].fault_count, 0);
@@ -479,6 +507,20 @@ fn an_entry_that_rots_while_the_node_runs_is_not_served() {
     let damage = damaged.expect("told");
     assert_eq!(damage.fault, SlotFault::DamagedKnown(Position::new(Index(3), epoch(1))));
     assert_eq!((damage.report.file, damage.report.index), (name, Some(Index(3))));
+    assert_eq!(runner.log.status().groups[&GroupId(0)].fault_count, 1);
+    // Nothing stops a fetch that asks for what lies before, and the next one is told again.
+    runner.log.fetch(GroupId(0), quorate_log::ReadId(2), Index(1), Index(2), usize::MAX);
+    runner.log.fetch(GroupId(0), quorate_log::ReadId(3), Index(3), Index(3), usize::MAX);
+    runner.settle();
+    let answers = runner.events.drain(..).map(|event| {
+        let quorate_log::LogEvent::Fetched { slots, damaged, .. } = event else {
+            panic!("{event}")
+        };
+        (slots.len(), damaged.is_some())
+    });
+    let mut answers: Vec<_> = answers.collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [(0, true), (2, false)]);
 }
 
 #[test]

@@ -85,12 +85,15 @@ fn everything_submitted_during_a_sync_shares_the_next_one() {
         runner.log.submit(G, WriteId(index), vec![write(index, 1, b"a")]);
         runner.drain();
     }
-    let syncs = runner.log.status().sync_count;
-    assert_eq!(runner.log.status().pending_count, 100);
+    let status = runner.log.status();
+    let syncs = status.sync_count;
+    assert_eq!(status.pending_count, 100);
+    assert_eq!(status.batch_written.0, status.batch_synced.0 + 1);
     runner.settle();
+    assert_eq!(runner.log.status().batch_written, runner.log.status().batch_synced);
     assert_eq!(runner.log.status().sync_count, syncs + 2);
     assert_eq!(runner.durable().len(), 100);
-    assert_eq!(runner.log.status().pending_count, 0);
+    assert_eq!((runner.log.status().pending_count, runner.log.status().write_count), (0, 100));
 }
 
 #[test]
@@ -126,6 +129,8 @@ fn segments_are_recycled_once_purged_and_the_disk_stays_bounded() {
     let (made, used) = (runner.allocated as u64, runner.log.status().segment.0);
     assert!(made * 3 < used, "{made} of {used} files were made, and emptied");
     let (mut runner, recovery) = reopen(runner, small_options());
+    let disk_size = runner.disk.files.values().map(|file| file.live.len() as u64).sum();
+    assert_eq!(runner.log.status().disk_size, disk_size, "what was there before counts");
     assert_eq!(recovery.reports, []);
     assert_eq!(recovery.groups[&G].bounds.last, Index(2000));
     assert_eq!(recovery.groups[&G].bounds.purged.index, Index(1990));
@@ -133,21 +138,27 @@ fn segments_are_recycled_once_purged_and_the_disk_stays_bounded() {
 }
 
 #[test]
-fn a_quiet_group_is_copied_forward_instead_of_pinning_segments() {
+fn quiet_groups_are_copied_forward_instead_of_keeping_segments() {
     let mut runner = fresh(small_options());
-    let quiet = GroupId(7);
-    runner.log.submit(quiet, WriteId(1), vec![Op::HardState(hard(4)), write(1, 4, b"quiet")]);
+    let quiet = |index: u64| GroupId(index / 100 + 1);
     let body = vec![7; 1000];
     for index in 1..=1000 {
+        if index % 100 == 0 {
+            let ops = vec![Op::HardState(hard(4)), write(1, 4, b"quiet")];
+            runner.log.submit(quiet(index), WriteId(10_000 + index), ops);
+        }
         let purge = Op::Purge(Position::new(Index(index - 1), epoch(1)));
         runner.log.submit(G, WriteId(index), vec![write(index, 1, &body), purge]);
         runner.settle();
+        assert!(runner.log.status().segment_count < 4, "{:?}", runner.log.status());
     }
-    let status = runner.log.status();
-    assert!(status.segment.0 > 10 && status.segment_count < 6, "{status:?}");
+    assert!(runner.log.status().segment.0 > 10, "{:?}", runner.log.status());
     let (mut runner, recovery) = reopen(runner, small_options());
-    assert_eq!(recovery.groups[&quiet].hard_state, Some(hard(4)));
-    assert_eq!(runner.read_all(quiet, Index(1), Index(1)), [slot(1, 4, b"quiet")]);
+    assert_eq!(recovery.reports, []);
+    for group in (100..=1000).step_by(100).map(quiet) {
+        assert_eq!(recovery.groups[&group].hard_state, Some(hard(4)));
+        assert_eq!(runner.read_all(group, Index(1), Index(1)), [slot(1, 4, b"quiet")]);
+    }
 }
 
 #[test]
@@ -160,6 +171,11 @@ fn a_write_larger_than_a_segment_is_written_whole() {
     runner.log.submit(G, WriteId(2), vec![write(9, 1, b"after")]);
     runner.settle();
     assert_eq!(runner.durable(), [WriteId(1), WriteId(2)]);
+    for (file, content) in &runner.disk.files {
+        let dump = quorate_log::dump::file(&runner.disk, file).unwrap();
+        let end = format!(", {} bytes in the file\n", content.live.len());
+        assert!(dump.ends_with(&end), "{dump}");
+    }
     let (mut runner, recovery) = reopen(runner, small_options());
     assert_eq!(recovery.reports, []);
     assert_eq!(runner.read_all(G, Index(1), Index(9)).len(), 9);
@@ -227,6 +243,36 @@ fn space_that_came_back_by_recycling_does_not_leave_an_old_refusal_in_the_way() 
 }
 
 #[test]
+fn the_disk_counts_as_full_until_more_than_the_reserve_is_there() {
+    let disk = CrashDisk { space: Some(4 * 64 * 1024 + 100), ..CrashDisk::default() };
+    let (mut runner, _) = Runner::open(disk, small_options()).unwrap();
+    runner.settle();
+    let body = vec![7; 1000];
+    let mut index = 0;
+    while runner.log.status().spare_count > 0 {
+        index += 1;
+        runner.log.submit(G, WriteId(index), vec![write(index, 1, &body)]);
+        runner.settle();
+    }
+    // One file after the other is set free: the first is the reserve.
+    let mut purged = 0;
+    for (spare_count, full) in [(1, true), (2, false)] {
+        while runner.log.status().spare_count < spare_count {
+            assert!(runner.log.status().full);
+            purged += 1;
+            let purge = Op::Purge(Position::new(Index(purged), epoch(1)));
+            runner.log.submit(G, WriteId(1000 + purged), vec![purge]);
+            runner.settle();
+            assert!(purged < index, "{:?}", runner.log.status());
+        }
+        let status = runner.log.status();
+        assert_eq!((status.spare_count, status.full), (spare_count, full), "{status:?}");
+        let is_told = runner.events.contains(&LogEvent::Space { full: false });
+        assert_eq!(is_told, !full, "{spare_count} spare files");
+    }
+}
+
+#[test]
 fn writes_wait_when_even_the_reserve_is_used_up_and_go_on_when_space_returns() {
     let disk = CrashDisk { space: Some(2 * 64 * 1024), ..CrashDisk::default() };
     let (mut runner, _) = Runner::open(disk, small_options()).unwrap();
@@ -286,4 +332,23 @@ fn the_steady_state_is_one_synced_write_a_batch() {
     runner.complete(0);
     assert_eq!(runner.log.next_deadline(), None, "one proof a batch");
     assert_eq!(runner.log.status().sync_count, 4, "the opening and three writes");
+    assert_eq!(runner.log.status().written_size, runner.written_size);
+}
+
+#[test]
+fn the_status_tells_how_many_segments_a_group_pins() {
+    let mut runner = fresh(small_options());
+    let body = vec![7; 3000];
+    runner.log.submit(G, WriteId(1), vec![write(1, 1, &body)]);
+    runner.settle();
+    let first = runner.log.status().segment.0;
+    for index in 2..=100 {
+        runner.log.submit(G, WriteId(index), vec![write(index, 1, &body)]);
+        runner.settle();
+    }
+    let status = runner.log.status();
+    let group = &status.groups[&G];
+    assert_eq!((group.bounds.last, group.fault_count), (Index(100), 0));
+    assert_eq!(group.pinned_segment_count, status.segment.0 - first);
+    assert!(group.pinned_segment_count > 3, "{status:?}");
 }

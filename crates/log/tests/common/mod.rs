@@ -210,6 +210,8 @@ pub(crate) struct Runner {
     pub(crate) now: Instant,
     /// How many files were made.
     pub(crate) allocated: usize,
+    /// How many bytes were written.
+    pub(crate) written_size: u64,
 }
 
 impl Runner {
@@ -219,7 +221,8 @@ impl Runner {
     ) -> Result<(Runner, Recovery), OpenError> {
         let (log, recovery) = Log::open(&disk, options)?;
         let (events, queue) = (VecDeque::new(), VecDeque::new());
-        Ok((Runner { disk, log, events, queue, now: Instant::ZERO, allocated: 0 }, recovery))
+        let (now, allocated, written_size) = (Instant::ZERO, 0, 0);
+        Ok((Runner { disk, log, events, queue, now, allocated, written_size }, recovery))
     }
 
     /// Takes what the log asks and says.
@@ -237,6 +240,9 @@ impl Runner {
         let request = self.queue.remove(place).expect("a request is there");
         let result = self.disk.execute(&request.op);
         self.allocated += usize::from(matches!(request.op, DiskOp::Allocate { .. }));
+        if let DiskOp::Write { data, .. } = &request.op {
+            self.written_size += data.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        }
         self.log.handle(self.now, DiskDone { id: request.id, result });
         self.drain();
     }
