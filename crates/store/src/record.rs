@@ -119,7 +119,7 @@ impl Record {
         let kv = KeyValue { key, create_revision, mod_revision, version, value: bytes, lease };
         let record = Record { deleted, sub, links, kv };
         let in_order = far <= before && before < record.revision() && far.main >= 0;
-        if mod_revision < 0 || !in_order || links.steps >= FAR_STEPS {
+        if !in_order || links.steps >= FAR_STEPS {
             return Err(DecodeError::Invalid("a record's revisions contradict each other"));
         }
         Ok(record)
