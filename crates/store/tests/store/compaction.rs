@@ -240,3 +240,18 @@ fn an_apply_of_nothing_leaves_what_is_to_be_removed() {
     tend(&mut client);
     assert_eq!(count(&client, Table::History), 1);
 }
+
+#[test]
+fn a_batch_sweeps_for_each_of_its_entries() {
+    let mut client = Client::new();
+    for number in 0..300 {
+        client.put("a", &number.to_string());
+    }
+    client.compact(301).expect("above");
+    let noop = |index| committed(index, Origin::NONE, EntryKind::Noop, bytes(""));
+    let next = client.log.len() as u64 + 1;
+    let batch: Vec<_> = (next..next + 100).map(noop).collect();
+    client.store.apply(&batch).expect("memory does not fail");
+    assert!(client.reader().is_swept(301));
+    assert_eq!(count(&client, Table::History), 1);
+}
