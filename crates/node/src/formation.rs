@@ -305,4 +305,17 @@ mod tests {
             assert_eq!(formation.missing().is_empty(), is_good);
         }
     }
+
+    #[test]
+    fn who_contradicts_what_it_agreed_to_is_waited_for() {
+        let mut formation = formation();
+        formation.on_hello("n2", Incarnation(2));
+        assert_eq!(formation.on_message("n2", &says(None)), Ok(()));
+        let other = FormationMessage { list: list()[..1].to_vec(), ..says(None) };
+        assert!(formation.on_message("n2", &other).is_err());
+        assert_eq!(formation.step(), Step::Wait);
+        assert_eq!(formation.missing(), ["n2"]);
+        assert_eq!(formation.on_message("n2", &says(None)), Ok(()));
+        assert!(matches!(formation.step(), Step::Record(_)));
+    }
 }
