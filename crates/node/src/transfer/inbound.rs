@@ -155,6 +155,12 @@ impl Inbound {
                 }
                 self.stale_chunks += receiving.pending;
             }
+            // Every piece was sent again, because no acknowledgement arrived.
+            State::Verifying(receiving)
+                if (receiving.from, receiving.transfer) == (from, transfer) =>
+            {
+                return vec![receiving.ack()];
+            }
             State::Verifying(_) | State::Staged(_) | State::Installing(_) => {
                 return vec![abort(from, transfer, "another snapshot is being installed")];
             }
@@ -319,11 +325,13 @@ mod tests {
         let (from, transfer) = (NodeId(2), TransferId(7));
         let mut inbound = Inbound::new();
         let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
-        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        inbound.on_piece(seconds(0), from, transfer, 0, begin.clone());
         let end = Piece::End { hash: 0 };
         let effects = inbound.on_piece(seconds(0), from, transfer, 1, end.clone());
         assert!(matches!(effects[..], [TransferEffect::Machine(MachineRequest::StageFinish)]));
         let effects = inbound.on_piece(seconds(1), from, transfer, 1, end);
         assert!(is_ack(&effects, 1), "the end is not taken in yet");
+        let effects = inbound.on_piece(seconds(1), from, transfer, 0, begin);
+        assert!(is_ack(&effects, 1), "all was sent again");
     }
 }
