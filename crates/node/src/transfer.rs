@@ -253,6 +253,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pieces_are_told_from_the_rest() {
+        let piece = Piece::Chunk(Bytes::from_static(b"abc"));
+        let piece = BulkMessage::Piece { transfer: TransferId(3), number: 9, piece };
+        assert_eq!(piece_of(&piece.encode()), Some((3, 9)));
+        let ack = BulkMessage::Ack { transfer: TransferId(3), next: 7 };
+        assert_eq!(piece_of(&ack.encode()), None);
+        assert_eq!(piece_of(&Bytes::from_static(b"\x02")), None);
+    }
+
     /// Chance that is the same in every run.
     struct Dice(u64);
 

@@ -334,4 +334,31 @@ mod tests {
         let effects = inbound.on_piece(seconds(1), from, transfer, 0, begin);
         assert!(is_ack(&effects, 1), "all was sent again");
     }
+
+    #[test]
+    fn chunks_other_than_those_sent_are_refused_at_the_end() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let sent =
+            |chunks: &[&'static [u8]]| chunks.iter().fold(0, |hash, chunk| chained(hash, chunk));
+        for (hash, is_good) in [
+            (sent(&[b"a", b"b"]), true),
+            (sent(&[b"b", b"a"]), false),
+            (sent(&[b"a", b"c"]), false),
+            (sent(&[b"b"]), false),
+        ] {
+            let mut inbound = Inbound::new();
+            let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+            inbound.on_piece(seconds(0), from, transfer, 0, begin);
+            for (number, chunk) in [(1, b"a"), (2, b"b")] {
+                let chunk = Piece::Chunk(Bytes::from_static(chunk));
+                inbound.on_piece(seconds(0), from, transfer, number, chunk);
+                inbound.on_chunk_staged(Ok(()));
+            }
+            let effects = inbound.on_piece(seconds(0), from, transfer, 3, Piece::End { hash });
+            let is_finished =
+                matches!(effects[..], [TransferEffect::Machine(MachineRequest::StageFinish)]);
+            assert_eq!(is_finished, is_good, "{effects:?}");
+            assert_eq!(inbound.is_busy(seconds(0)), is_good);
+        }
+    }
 }

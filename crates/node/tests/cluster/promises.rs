@@ -7,7 +7,7 @@ use quorate_node::{
     Answer, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, Request, RequestId,
     StopReason,
 };
-use quorate_types::{Applied, DiskDone, EntryKind, GroupId, Instant, Position};
+use quorate_types::{Applied, DiskDone, DiskError, DiskOp, EntryKind, GroupId, Instant, Position};
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(0);
@@ -108,6 +108,9 @@ struct Alone {
     now: Instant,
     next_request: u64,
     asked: Vec<MachineRequest>,
+    notes: Vec<String>,
+    /// Whether no file can be made.
+    is_full: bool,
 }
 
 impl Alone {
@@ -117,7 +120,15 @@ impl Alone {
         let (now, host) = (world.now, world.host_mut("n1"));
         let node = host.node.take().expect("it runs");
         let disk = host.disk.clone();
-        Alone { node, disk, now, next_request: 1_000, asked: Vec::new() }
+        Alone {
+            node,
+            disk,
+            now,
+            next_request: 1_000,
+            asked: Vec::new(),
+            notes: Vec::new(),
+            is_full: false,
+        }
     }
 
     fn tell(&mut self, input: NodeInput) {
@@ -125,17 +136,22 @@ impl Alone {
         while let Some(effect) = self.node.poll() {
             match effect {
                 NodeEffect::Disk(request) => {
-                    let result = self.disk.execute(request.op);
+                    let result = match request.op {
+                        DiskOp::Allocate { file, .. } if self.is_full => {
+                            Err(DiskError::NoSpace(file))
+                        }
+                        op => self.disk.execute(op),
+                    };
                     let done = DiskDone { id: request.id, result };
                     self.node.handle(self.now, NodeInput::Disk(done));
                 }
                 NodeEffect::Machine { request, .. } => self.asked.push(request),
+                NodeEffect::Note(note) => self.notes.push(note),
                 NodeEffect::Dial(_)
                 | NodeEffect::Send { .. }
                 | NodeEffect::Close { .. }
                 | NodeEffect::Answer { .. }
                 | NodeEffect::Event { .. }
-                | NodeEffect::Note(_)
                 | NodeEffect::Outside(_)
                 | NodeEffect::Stop(_) => {}
             }
@@ -184,4 +200,113 @@ fn a_driver_is_told_when_something_waits_for_an_apply() {
         alone.apply();
     }
     assert!(!alone.node.awaits_apply());
+}
+
+#[test]
+fn a_node_that_leaves_answers_syncs_and_hands_leadership_over_first() {
+    let (mut world, leader, _) = formed();
+    let id = world.propose(&leader, 5);
+    world.tell(&leader, NodeInput::Shutdown);
+    let begun = world.now;
+    world.await_that("stop", |world| world.host(&leader).stopped.is_some());
+    assert!(world.now.since(begun) < Duration::from_millis(300));
+    let host = world.host(&leader);
+    assert_eq!(host.replies.get(&id), Some(&5));
+    assert_eq!(host.synced.applied, host.counter.applied);
+    world.await_leader();
+    assert!(world.now.since(begun) < Duration::from_millis(400), "without an election timeout");
+}
+
+#[test]
+fn a_follower_leaves_at_once() {
+    let (mut world, _, others) = formed();
+    world.tell(others[0], NodeInput::Shutdown);
+    let begun = world.now;
+    world.await_that("stop", |world| world.host(others[0]).stopped.is_some());
+    assert!(world.now.since(begun) < Duration::from_millis(100));
+}
+
+#[test]
+fn leadership_is_handed_to_one_that_can_be_reached() {
+    let (mut world, leader, others) = formed();
+    for gone in 0..2 {
+        world.kill(others[gone]);
+        world.run(Duration::from_millis(10));
+        world.tell(&leader, NodeInput::Shutdown);
+        let begun = world.now;
+        world.await_that("stop", |world| world.host(&leader).stopped.is_some());
+        assert!(world.now.since(begun) < Duration::from_millis(300));
+        for name in [others[gone], &leader] {
+            world.start(name);
+        }
+        world.await_leader();
+        world.run(Duration::from_secs(1));
+        let node = world.status(&leader).node.expect("formed");
+        let control = Request::Control { group: GROUP, control: Control::Transfer(node) };
+        let now = world.await_leader();
+        world.request(&now, control);
+        world.await_that("leader", |world| world.leader().as_ref() == Some(&leader));
+        world.run(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn nothing_comes_after_a_stop() {
+    let mut alone = Alone::new();
+    alone.propose(8);
+    alone.apply();
+    let mut is_stopped = false;
+    let mut last = Vec::new();
+    alone.node.handle(alone.now, NodeInput::Shutdown);
+    while let Some(effect) = alone.node.poll() {
+        assert!(!is_stopped, "{effect:?} after the end");
+        is_stopped = matches!(effect, NodeEffect::Stop(StopReason::Asked));
+        match effect {
+            NodeEffect::Machine { request: MachineRequest::Sync, .. } => {
+                let applied = alone.node.status(alone.now).applied[&GROUP];
+                let done = MachineDone::Synced(applied);
+                alone.node.handle(alone.now, NodeInput::Machine { group: GROUP, done });
+            }
+            NodeEffect::Disk(request) => last.push(request),
+            NodeEffect::Machine { .. }
+            | NodeEffect::Dial(_)
+            | NodeEffect::Send { .. }
+            | NodeEffect::Close { .. }
+            | NodeEffect::Answer { .. }
+            | NodeEffect::Event { .. }
+            | NodeEffect::Note(_)
+            | NodeEffect::Outside(_)
+            | NodeEffect::Stop(_) => {}
+        }
+    }
+    assert!(is_stopped);
+    assert!(!last.is_empty(), "that the last batch is synced is said for the next open");
+    assert_eq!(alone.node.next_deadline(), None);
+    alone.now += Duration::from_secs(9);
+    alone.node.handle(alone.now, NodeInput::Tick);
+    assert!(alone.node.poll().is_none());
+}
+
+#[test]
+fn a_full_log_goes_on_once_there_is_space() {
+    let mut alone = Alone::new();
+    alone.is_full = true;
+    let is_full = |alone: &Alone, part: &str| alone.notes.iter().any(|note| note.contains(part));
+    for _ in 0..8 {
+        alone.propose(512 * 1024);
+    }
+    assert!(is_full(&alone, "is full"), "{:?}", alone.notes);
+    alone.notes.clear();
+    for _ in 0..30 {
+        alone.now = alone.node.next_deadline().expect("it tries again").max(alone.now);
+        alone.tell(NodeInput::Tick);
+    }
+    assert!(!is_full(&alone, "space again"));
+    alone.is_full = false;
+    let begun = alone.now;
+    while !is_full(&alone, "space again") {
+        assert!(alone.now.since(begun) <= Duration::from_secs(2));
+        alone.now = alone.node.next_deadline().expect("it tries again").max(alone.now);
+        alone.tell(NodeInput::Tick);
+    }
 }
