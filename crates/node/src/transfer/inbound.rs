@@ -361,4 +361,32 @@ mod tests {
             assert_eq!(inbound.is_busy(seconds(0)), is_good);
         }
     }
+
+    #[test]
+    fn pieces_of_another_transfer_or_sender_are_refused_at_every_stage() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let others = [(NodeId(3), transfer), (from, TransferId(8))];
+        let chunk = || Piece::Chunk(Bytes::from_static(b"a"));
+        let is_refused = |inbound: &mut Inbound| {
+            others.iter().all(|(from, transfer)| {
+                let effects = inbound.on_piece(seconds(0), *from, *transfer, 1, chunk());
+                let is_abort = |effect: &TransferEffect| {
+                    matches!(effect, TransferEffect::Say(to, BulkMessage::Abort { transfer: of, .. })
+                        if to == from && of == transfer)
+                };
+                matches!(&effects[..], [effect] if is_abort(effect))
+            })
+        };
+        let mut inbound = Inbound::new();
+        assert!(is_refused(&mut inbound));
+        let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        assert!(is_refused(&mut inbound), "while pieces come in");
+        inbound.on_piece(seconds(0), from, transfer, 1, Piece::End { hash: 0 });
+        assert!(is_refused(&mut inbound), "while they are verified");
+        inbound.on_staged(Ok(()));
+        assert!(is_refused(&mut inbound), "once all is staged");
+        let effects = inbound.on_piece(seconds(0), from, transfer, 1, Piece::End { hash: 0 });
+        assert!(is_ack(&effects, 2), "a lost acknowledgement is said again");
+    }
 }

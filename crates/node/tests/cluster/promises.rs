@@ -4,10 +4,13 @@ use crate::world::{Disk, World};
 use bytes::Bytes;
 use quorate_consensus::Control;
 use quorate_node::{
-    Answer, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, Request, RequestId,
-    StopReason,
+    Answer, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, NodeOptions, Phase, Request,
+    RequestId, StopReason,
 };
-use quorate_types::{Applied, DiskDone, DiskError, DiskOp, EntryKind, GroupId, Instant, Position};
+use quorate_types::{
+    Applied, DiskDone, DiskError, DiskOp, DiskRequest, EntryKind, GroupId, Instant, Position,
+};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(0);
@@ -308,5 +311,124 @@ fn a_full_log_goes_on_once_there_is_space() {
         assert!(alone.now.since(begun) <= Duration::from_secs(2));
         alone.now = alone.node.next_deadline().expect("it tries again").max(alone.now);
         alone.tell(NodeInput::Tick);
+    }
+}
+
+#[test]
+fn nothing_is_said_before_the_start_is_durable() {
+    for name in NAMES {
+        let (mut world, ..) = formed();
+        world.kill(name);
+        world.host_mut(name).is_disk_held = true;
+        world.start(name);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.status(name).phase, Phase::Recovering);
+        assert_eq!(world.host(name).dial, [""; 0]);
+        assert!(!world.host(name).held_disk.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_forms_a_cluster_says_whom_it_waits_for() {
+    let mut world = World::new(&NAMES);
+    world.start("n1");
+    world.run(Duration::from_secs(2));
+    assert!(world.has_note("n1", "waiting for n2, n3"), "{:?}", world.host("n1").notes);
+    let count = |world: &World| {
+        world.host("n1").notes.iter().filter(|note| note.contains("waiting for")).count()
+    };
+    assert_eq!(count(&world), 1, "once");
+    world.start("n3");
+    world.run(Duration::from_secs(2));
+    assert_eq!(count(&world), 2);
+    assert!(world.host("n1").notes.iter().any(|note| note.ends_with("waiting for n2")));
+}
+
+#[test]
+fn damage_of_the_log_is_reported_at_the_start() {
+    let (mut world, leader, _) = formed();
+    world.add(&leader, 1);
+    world.run(Duration::from_secs(2));
+    world.kill("n2");
+    world.lose_configurations("n2", "n1");
+    world.start("n2");
+    assert!(world.has_note("n2", "the log is damaged"), "{:?}", world.host("n2").notes);
+}
+
+/// Starts a node on its own and does what it asks of the disk one thing at a time, as long as `goes_on`, which is shown the
+/// node and what waits.
+fn start_slowly(
+    options: NodeOptions,
+    disk: &Disk,
+    mut goes_on: impl FnMut(&Node, Instant, &VecDeque<DiskRequest>) -> bool,
+) {
+    let mut now = Instant::ZERO + Duration::from_secs(1);
+    let machines = BTreeMap::from([(GROUP, Applied::default())]);
+    let mut node = Node::open(now, options, disk, machines).expect("its own folder");
+    let mut waiting = VecDeque::new();
+    loop {
+        while let Some(effect) = node.poll() {
+            if let NodeEffect::Disk(request) = effect {
+                waiting.push_back(request);
+            }
+        }
+        if !goes_on(&node, now, &waiting) {
+            return;
+        }
+        if let Some(DiskRequest { id, op }) = waiting.pop_front() {
+            let result = disk.execute(op);
+            node.handle(now, NodeInput::Disk(DiskDone { id, result }));
+        } else {
+            now = node.next_deadline().expect("it has something to do").max(now);
+            node.handle(now, NodeInput::Tick);
+        }
+    }
+}
+
+#[test]
+fn a_replica_runs_only_once_the_identity_file_knows_its_cluster() {
+    let mut world = World::new(&["n1"]);
+    let disk = Disk::default();
+    let mut write_count = 0;
+    start_slowly(world.options("n1"), &disk, |node, now, waiting| {
+        let is_running = node.status(now).phase == Phase::Running;
+        let is_identity = |request: &DiskRequest| matches!(&request.op, DiskOp::Replace { file, .. } if file.as_str() == "identity");
+        let is_writing = waiting.iter().any(is_identity);
+        assert!(!is_running || !is_writing);
+        write_count += u64::from(is_writing);
+        !is_running
+    });
+    assert!(write_count >= 3, "the start, the roster, the membership");
+}
+
+#[test]
+fn formation_that_is_cut_off_anywhere_goes_on_at_the_next_start() {
+    for cut in 0.. {
+        let mut world = World::new(&["n1"]);
+        let disk = Disk::default();
+        let (mut step_count, mut is_formed) = (0, false);
+        start_slowly(world.options("n1"), &disk, |node, now, waiting| {
+            let is_deletion = |request: &DiskRequest| matches!(request.op, DiskOp::Delete { .. });
+            assert!(!waiting.iter().any(is_deletion), "there is no install file to delete");
+            is_formed = node.status(now).phase == Phase::Running;
+            step_count += 1;
+            step_count <= cut && !is_formed
+        });
+        let mut clusters = Vec::new();
+        for _ in 0..2 {
+            start_slowly(world.options("n1"), &disk, |node, now, _| {
+                let status = node.status(now);
+                let is_running = status.phase == Phase::Running;
+                if is_running {
+                    assert_eq!(status.log.groups[&GROUP].bounds.last.0, 1);
+                    clusters.push(status.cluster.expect("formed"));
+                }
+                !is_running
+            });
+        }
+        assert_eq!(clusters[0], clusters[1], "cut after {cut}");
+        if is_formed {
+            return;
+        }
     }
 }
