@@ -262,3 +262,60 @@ impl Formation {
 fn shown(list: &[(String, String)]) -> String {
     list.iter().map(|(name, address)| format!("{name}={address}")).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> Vec<(String, String)> {
+        ["n1", "n2"].map(|name| (name.to_owned(), format!("{name}:1"))).to_vec()
+    }
+
+    fn formation() -> Formation {
+        Formation::new("n1".into(), Incarnation(1), list(), None)
+    }
+
+    fn says(roster: Option<Roster>) -> FormationMessage {
+        FormationMessage { list: list(), roster, complete: false }
+    }
+
+    #[test]
+    fn a_member_in_another_folder_has_to_agree_anew_and_one_in_the_same_has_not() {
+        for (incarnation, agrees) in [(2, true), (3, false)] {
+            let mut formation = formation();
+            formation.on_hello("n2", Incarnation(2));
+            assert_eq!(formation.on_message("n2", &says(None)), Ok(()));
+            formation.on_hello("n2", Incarnation(incarnation));
+            assert_eq!(formation.missing().is_empty(), agrees);
+            assert_eq!(matches!(formation.step(), Step::Record(_)), agrees);
+        }
+    }
+
+    #[test]
+    fn a_roster_of_more_than_the_list_is_disputed() {
+        let founder = |name: &str| Founder {
+            name: name.into(),
+            address: format!("{name}:1"),
+            incarnation: Incarnation(1),
+        };
+        for (names, is_good) in [(&["n1", "n2"][..], true), (&["n1", "n2", "n3"], false)] {
+            let mut formation = formation();
+            let roster = Roster::new(names.iter().map(|name| founder(name)).collect());
+            assert_eq!(formation.on_message("n2", &says(Some(roster))).is_ok(), is_good);
+            assert_eq!(formation.missing().is_empty(), is_good);
+        }
+    }
+
+    #[test]
+    fn who_contradicts_what_it_agreed_to_is_waited_for() {
+        let mut formation = formation();
+        formation.on_hello("n2", Incarnation(2));
+        assert_eq!(formation.on_message("n2", &says(None)), Ok(()));
+        let other = FormationMessage { list: list()[..1].to_vec(), ..says(None) };
+        assert!(formation.on_message("n2", &other).is_err());
+        assert_eq!(formation.step(), Step::Wait);
+        assert_eq!(formation.missing(), ["n2"]);
+        assert_eq!(formation.on_message("n2", &says(None)), Ok(()));
+        assert!(matches!(formation.step(), Step::Record(_)));
+    }
+}

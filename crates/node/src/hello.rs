@@ -573,4 +573,60 @@ mod tests {
         let unknown = Hello { earlier_runs: Vec::new(), ..hello(&theirs) };
         assert_eq!(judge(&ours, &unknown), Ok(()), "of a version that does not say");
     }
+
+    #[test]
+    fn what_later_versions_add_is_taken_up_to_the_bound() {
+        let hello = Hello::of(&identity("n2", 0x22, true), StreamPurpose::Messages);
+        let with_more = |size: usize| {
+            let mut bytes = hello.encode().to_vec();
+            bytes.resize(size, 0);
+            Hello::decode(bytes.into())
+        };
+        assert_eq!(with_more(HELLO_SIZE_MAX), Ok(hello.clone()));
+        for size in [HELLO_SIZE_MAX + 1, HELLO_SIZE_MAX + 9] {
+            assert!(matches!(with_more(size), Err(DecodeError::TooLarge { .. })), "{size}");
+        }
+    }
+
+    #[test]
+    fn versions_that_overlap_speak_with_each_other() {
+        let formed = identity("n1", 0x11, true);
+        let good = Hello::of(&identity("n2", 0x22, true), StreamPurpose::Messages);
+        for (wire_min, wire_max, is_good) in
+            [(1, 1, true), (0, 1, true), (1, 3, true), (0, 0, false), (2, 3, false)]
+        {
+            let hello = Hello { wire_min, wire_max, ..good.clone() };
+            assert_eq!(judge(&formed, &hello).is_ok(), is_good, "{wire_min} to {wire_max}");
+        }
+    }
+
+    #[test]
+    fn a_newcomer_is_whoever_has_the_name_or_the_address_of_a_member_without_a_folder() {
+        let mut configuration = roster().configuration();
+        let mut add = |node, name: &str| {
+            let incarnation = Incarnation::UNBOUND;
+            let (name, peer_address) = (name.to_owned(), format!("n{node}:1"));
+            let former = &configuration.members[&NodeId(1)];
+            let member = Member { incarnation, name, peer_address, ..former.clone() };
+            configuration.members.insert(NodeId(node), member);
+        };
+        add(4, "n4");
+        add(5, "");
+        let newcomer = |formed: bool, hello: &Hello| {
+            let (list, identity) = (list(), identity("n1", 0x11, formed));
+            let configuration = Some(&configuration);
+            Judge { identity: &identity, list: &list, configuration, is_committed: true }
+                .newcomer(hello)
+        };
+        let hello = |name: &str, address: &str, is_member: bool| Hello {
+            address: address.into(),
+            ..Hello::of(&identity(name, 0x44, is_member), StreamPurpose::Messages)
+        };
+        assert_eq!(newcomer(true, &hello("n4", "elsewhere:1", false)), Some(NodeId(4)));
+        assert_eq!(newcomer(true, &hello("n7", "n5:1", false)), Some(NodeId(5)));
+        assert_eq!(newcomer(true, &hello("n7", "n4:1", false)), None, "that one has a name");
+        assert_eq!(newcomer(true, &hello("n2", "n2:1", false)), None, "that one has a folder");
+        assert_eq!(newcomer(true, &hello("n4", "n4:1", true)), None, "it is a member already");
+        assert_eq!(newcomer(false, &hello("n4", "n4:1", false)), None, "no member takes it in");
+    }
 }

@@ -355,7 +355,8 @@ mod tests {
         }
         assert_eq!(identity.earlier_runs.len(), EARLIER_RUNS_MAX);
         assert_eq!(identity.earlier_runs[0], 998);
-        identity.refuse(&"é".repeat(REFUSED_SIZE_MAX));
+        identity.refuse(&format!("a{}", "é".repeat(REFUSED_SIZE_MAX)));
+        assert_eq!(identity.refused.as_ref().map(String::len), Some(REFUSED_SIZE_MAX - 1));
         assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
     }
 

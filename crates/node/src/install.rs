@@ -323,11 +323,41 @@ mod tests {
         check(at(9, 1), Some(at(9, 1)), "behind");
         check(Position::ZERO, Some(at(12, 1)), "behind");
         check(at(16, 1), None, "another entry");
+        check(at(20, 3), None, "another entry");
         check(at(16, 3), Some(at(16, 3)), "reset");
         check(at(30, 3), Some(at(30, 3)), "reset");
         check(at(30, 3), Some(at(31, 3)), "the log ends at 20");
         check(at(30, 3), None, "the log ends at 20");
         let empty = LogSummary::default();
         assert_eq!(standing(&empty, Applied::default(), None), Ok(Standing::Within));
+    }
+
+    #[test]
+    fn only_its_own_completion_takes_the_file_further() {
+        let mut file = InstallFile::new(GroupId(0), true);
+        let done = |id| DiskDone { id: DiskId(id), result: Ok(quorate_types::DiskOutput::Done) };
+        let mut ids = 0;
+        let mut poll = |file: &mut InstallFile| {
+            ids += 1;
+            file.poll(|| DiskId(ids)).map(|request| request.id.0)
+        };
+        // Left over, it is deleted first; then comes the record that was wanted meanwhile.
+        assert_eq!(poll(&mut file), Some(1));
+        assert_eq!(file.handle(&done(9)), None);
+        file.record(name(at(9, 2)));
+        assert_eq!(file.handle(&done(9)), None);
+        assert_eq!(poll(&mut file), None);
+        assert_eq!(file.handle(&done(1)), Some(Ok(false)));
+        assert_eq!(poll(&mut file), Some(3));
+        assert_eq!(file.handle(&done(9)), None);
+        assert_eq!(file.handle(&done(3)), Some(Ok(true)));
+        assert_eq!(file.handle(&done(3)), None);
+        // A record that nothing follows is deleted, and that is the end.
+        file.forget();
+        assert_eq!(poll(&mut file), Some(4));
+        assert_eq!(file.handle(&done(9)), None);
+        assert_eq!(file.handle(&done(4)), Some(Ok(false)));
+        assert_eq!(poll(&mut file), None);
+        assert_eq!(file.state, FileState::Absent);
     }
 }

@@ -150,4 +150,15 @@ mod tests {
         let all = later.beside(&now);
         assert_eq!(all.members.keys().copied().collect::<Vec<_>>(), [NodeId(1), NodeId(9)]);
     }
+
+    #[test]
+    fn a_member_without_a_folder_is_not_kept_in_mind() {
+        let mut former = configuration(&[1, 2, 8, 9]);
+        if let Some(member) = former.members.get_mut(&NodeId(9)) {
+            member.incarnation = Incarnation::UNBOUND;
+        }
+        let mut later = Later::default();
+        later.pass(Some(&former), &configuration(&[1, 2]));
+        assert_eq!(names(&later), ["n8"]);
+    }
 }

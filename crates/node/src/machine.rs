@@ -277,3 +277,170 @@ impl Machine {
         [sync.map(|since| since + SYNC_INTERVAL), self.retry_at].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_types::{Entry, EntryKind, Epoch, NodeId, Origin, Position, TransactionId};
+    use std::ops::RangeInclusive;
+
+    const EPOCH: Epoch = Epoch::new(1, NodeId(1));
+
+    fn at(index: u64) -> Applied {
+        let position = if index == 0 { Position::ZERO } else { Position::new(Index(index), EPOCH) };
+        Applied { position, digest: Digest(index) }
+    }
+
+    fn machine(target: u64) -> Machine {
+        let mut machine = Machine::new(at(0), u64::MAX);
+        machine.allow(Index(target));
+        machine
+    }
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn slots(indices: RangeInclusive<u64>, size: usize) -> Vec<Slot> {
+        let (kind, body) = (EntryKind::Command, Bytes::from(vec![0; size]));
+        let entry = Entry::new(EPOCH, kind, Origin::NONE, TransactionId(0), body);
+        let slot = |index| Slot { index: Index(index), accepted: EPOCH, entry: entry.clone() };
+        indices.map(slot).collect()
+    }
+
+    fn wanted(machine: &Machine) -> Option<RangeInclusive<u64>> {
+        machine.wanted().map(|wanted| wanted.first.0..=wanted.last.0)
+    }
+
+    #[test]
+    fn the_digest_is_known_once_something_is_applied() {
+        assert_eq!(Machine::new(at(0), 1).digest(), None);
+        assert_eq!(Machine::new(at(7), 1).digest(), Some(Digest(7)));
+    }
+
+    #[test]
+    fn entries_in_flight_are_bounded_in_number() {
+        let mut machine = machine(10_000);
+        assert_eq!(wanted(&machine), Some(1..=4_096));
+        machine.handed_over(&slots(1..=4_000, 0), Vec::new());
+        assert_eq!(wanted(&machine), Some(4_001..=4_096));
+        machine.handed_over(&slots(4_001..=4_096, 0), Vec::new());
+        assert_eq!(wanted(&machine), None);
+        assert!(machine.is_held_up());
+        machine.on_applied(seconds(0), at(4_000)).expect("it was asked for");
+        assert_eq!(wanted(&machine), Some(4_097..=8_096));
+        machine.on_applied(seconds(0), at(4_096)).expect("it was asked for");
+        assert_eq!(wanted(&machine), Some(4_097..=8_192));
+        machine.handed_over(&slots(4_097..=8_192, 0), Vec::new());
+        machine.on_applied(seconds(0), at(8_192)).expect("it was asked for");
+        machine.handed_over(&slots(8_193..=10_000, 0), Vec::new());
+        assert_eq!(wanted(&machine), None);
+        assert!(!machine.is_held_up(), "nothing more is allowed");
+    }
+
+    #[test]
+    fn entries_in_flight_are_bounded_in_size() {
+        const MEBIBYTE: usize = 1024 * 1024;
+        let mut machine = machine(100);
+        for index in 1..=16 {
+            assert_eq!(wanted(&machine), Some(index..=100));
+            machine.handed_over(&slots(index..=index, MEBIBYTE), Vec::new());
+        }
+        assert_eq!(wanted(&machine), None);
+        for index in 1..=2 {
+            machine.on_applied(seconds(0), at(index)).expect("it was asked for");
+        }
+        assert_eq!(wanted(&machine), Some(17..=100));
+        for index in 17..=18 {
+            machine.handed_over(&slots(index..=index, MEBIBYTE), Vec::new());
+        }
+        assert_eq!(wanted(&machine), None);
+    }
+
+    #[test]
+    fn a_read_an_install_and_a_stall_each_hold_up_what_is_wanted() {
+        let mut reading = machine(5);
+        reading.reading(ReadId(3));
+        assert_eq!(wanted(&reading), None);
+        assert!(!reading.take_read(ReadId(2)));
+        assert!(reading.take_read(ReadId(3)));
+        assert_eq!(wanted(&reading), Some(1..=5));
+
+        let mut installing = machine(5);
+        installing.begin_install();
+        assert_eq!(wanted(&installing), None);
+        assert!(installing.usable(slots(1..=5, 0)).is_empty());
+        assert!(!installing.take_sync_now());
+        installing.installed(at(3));
+        assert_eq!(wanted(&installing), Some(4..=5));
+
+        let mut stalled = machine(5);
+        stalled.stall(seconds(1));
+        assert_eq!(wanted(&stalled), None);
+        assert_eq!(stalled.next_deadline(), Some(seconds(1) + READ_RETRY));
+        stalled.on_time(seconds(1));
+        assert_eq!(wanted(&stalled), None);
+        stalled.on_time(seconds(2));
+        assert_eq!(wanted(&stalled), Some(1..=5));
+        assert_eq!(stalled.next_deadline(), None);
+    }
+
+    #[test]
+    fn of_what_was_read_only_what_is_next_and_allowed_is_of_use() {
+        let mut machine = machine(4);
+        let usable = |machine: &Machine, slots| {
+            machine.usable(slots).iter().map(|slot| slot.index.0).collect::<Vec<_>>()
+        };
+        assert_eq!(usable(&machine, slots(1..=6, 0)), [1, 2, 3, 4]);
+        assert_eq!(usable(&machine, slots(2..=3, 0)), [0; 0]);
+        let gap = [slots(1..=2, 0), slots(4..=4, 0)].concat();
+        assert_eq!(usable(&machine, gap), [1, 2]);
+        machine.handed_over(&slots(1..=2, 0), Vec::new());
+        assert_eq!(usable(&machine, slots(3..=9, 0)), [3, 4]);
+    }
+
+    #[test]
+    fn a_sync_is_asked_for_after_so_many_bytes_or_so_much_time_and_one_at_a_time() {
+        let mut machine = machine(1_000);
+        let mut next = 1;
+        let mut apply = |machine: &mut Machine, now, size| {
+            machine.handed_over(&slots(next..=next, size), Vec::new());
+            machine.on_applied(now, at(next)).expect("it was asked for");
+            next += 1;
+        };
+        assert!(!machine.take_sync(seconds(9)));
+        assert_eq!(machine.next_deadline(), None);
+        for _ in 0..2 {
+            apply(&mut machine, seconds(10), 10);
+        }
+        assert_eq!(machine.next_deadline(), Some(seconds(11)));
+        assert!(!machine.take_sync(seconds(10)));
+        assert!(machine.take_sync(seconds(11)));
+        assert_eq!(machine.next_deadline(), None);
+        apply(&mut machine, seconds(11), 10);
+        assert!(!machine.take_sync(seconds(20)), "one is under way");
+        assert_eq!(machine.next_deadline(), None);
+        assert_eq!(machine.synced(), Index(0));
+        machine.on_synced(at(2));
+        assert_eq!(machine.synced(), Index(2));
+        assert!(machine.take_sync(seconds(20)));
+        machine.on_synced(at(3));
+        for count in 1..=32 {
+            assert!(!machine.take_sync(seconds(30)), "{count}");
+            apply(&mut machine, seconds(30), 1024 * 1024);
+        }
+        assert!(machine.take_sync(seconds(30)));
+    }
+
+    #[test]
+    fn an_apply_that_was_not_asked_for_is_an_error() {
+        let mut machine = machine(9);
+        assert!(machine.on_applied(seconds(0), at(1)).is_err());
+        machine.handed_over(&slots(1..=3, 0), vec![RequestId(5)]);
+        let outcome = machine.on_applied(seconds(0), at(3));
+        assert_eq!(outcome, Ok(Outcome { requests: vec![RequestId(5)] }));
+        machine.handed_over(&slots(4..=6, 0), Vec::new());
+        assert!(machine.on_applied(seconds(0), at(5)).is_err());
+    }
+}

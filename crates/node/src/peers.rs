@@ -258,3 +258,153 @@ impl Peer {
             && self.incoming.contains_key(&StreamPurpose::Messages)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use quorate_types::ProtocolName;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn assigned(names: &[&str]) -> Vec<(String, String)> {
+        names.iter().map(|name| (name.to_string(), format!("{name}:1"))).collect()
+    }
+
+    fn peers(names: &[&str]) -> Peers {
+        let mut peers = Peers::default();
+        assert_eq!(peers.assign(&assigned(names)), []);
+        peers
+    }
+
+    fn hello(name: &str, incarnation: u64, purpose: StreamPurpose) -> Hello {
+        let incarnation = Incarnation(incarnation);
+        let mut identity = Identity::fresh(name.into(), ProtocolName::Raft, incarnation);
+        identity.begin_run(5);
+        Hello::of(&identity, purpose)
+    }
+
+    fn outgoing(name: &str) -> StreamDirection {
+        StreamDirection::Outgoing { address: format!("{name}:1") }
+    }
+
+    /// Opens a stream and lets its hello be accepted.
+    fn accept(
+        peers: &mut Peers,
+        id: u64,
+        direction: StreamDirection,
+        name: &str,
+        purpose: StreamPurpose,
+    ) -> Option<StreamId> {
+        // What an incoming stream is for, only its hello says.
+        let first = match direction {
+            StreamDirection::Outgoing { .. } => purpose,
+            StreamDirection::Incoming => StreamPurpose::Messages,
+        };
+        assert!(peers.opened(at(1), StreamId(id), direction, first));
+        peers.accepted(at(2), StreamId(id), &hello(name, 2, purpose))
+    }
+
+    fn changes(peers: &mut Peers) -> Vec<(String, bool)> {
+        let changes = peers.take_link_changes();
+        assert!(changes.iter().all(|change| change.incarnation == Incarnation(2)));
+        changes.into_iter().map(|change| (change.name, change.up)).collect()
+    }
+
+    #[test]
+    fn a_link_is_up_while_messages_flow_both_ways() {
+        use StreamPurpose::*;
+        let mut peers = peers(&["n2", "n3"]);
+        assert_eq!(peers.missing(), ["n2", "n3"]);
+        assert_eq!(accept(&mut peers, 1, outgoing("n2"), "n2", Messages), None);
+        assert_eq!(accept(&mut peers, 2, outgoing("n2"), "n2", Bulk), None);
+        assert_eq!(accept(&mut peers, 3, StreamDirection::Incoming, "n2", Bulk), None);
+        assert_eq!(changes(&mut peers), []);
+        assert_eq!(accept(&mut peers, 4, StreamDirection::Incoming, "n2", Messages), None);
+        assert_eq!(changes(&mut peers), [("n2".to_owned(), true)]);
+        assert_eq!(changes(&mut peers), []);
+        assert_eq!(peers.links_up().len(), 1);
+        assert_eq!(peers.missing(), ["n3"]);
+        assert_eq!(peers.way_to("n2", Messages), Some(StreamId(1)));
+        assert_eq!(peers.way_to("n2", Bulk), Some(StreamId(2)));
+        assert_eq!(peers.way_to("n3", Messages), None);
+        let reach = peers.reach(at(6));
+        assert!(reach["n2"].outgoing && reach["n2"].incoming);
+        assert!(!reach["n3"].outgoing && !reach["n3"].incoming);
+        assert_eq!(reach["n2"].last_heard, Some(Duration::from_secs(4)));
+        assert_eq!(reach["n3"].last_heard, None);
+        peers.heard(at(5), "n2");
+        assert_eq!(peers.reach(at(6))["n2"].last_heard, Some(Duration::from_secs(1)));
+        peers.closed(StreamId(4));
+        assert_eq!(changes(&mut peers), [("n2".to_owned(), false)]);
+        assert_eq!(peers.links_up(), []);
+        let runs: Vec<_> = peers.runs().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(runs, ["n2"], "of those that spoke");
+    }
+
+    #[test]
+    fn a_stream_takes_the_place_of_the_one_before_and_not_of_itself() {
+        let mut peers = peers(&["n2"]);
+        let accept = |peers: &mut Peers, id| {
+            accept(peers, id, outgoing("n2"), "n2", StreamPurpose::Messages)
+        };
+        assert_eq!(accept(&mut peers, 1), None);
+        assert_eq!(accept(&mut peers, 2), Some(StreamId(1)));
+        peers.closed(StreamId(1));
+        assert_eq!(peers.way_to("n2", StreamPurpose::Messages), Some(StreamId(2)));
+        let again = hello("n2", 2, StreamPurpose::Messages);
+        assert_eq!(peers.accepted(at(3), StreamId(2), &again), None);
+        peers.closed(StreamId(2));
+        assert_eq!(peers.way_to("n2", StreamPurpose::Messages), None);
+    }
+
+    #[test]
+    fn streams_of_those_who_are_no_peers_any_more_are_to_be_closed() {
+        let mut peers = peers(&["n2", "n3"]);
+        accept(&mut peers, 1, outgoing("n2"), "n2", StreamPurpose::Messages);
+        accept(&mut peers, 2, StreamDirection::Incoming, "n3", StreamPurpose::Messages);
+        for (id, direction) in
+            [(3, outgoing("n2")), (4, outgoing("n3")), (5, StreamDirection::Incoming)]
+        {
+            peers.opened(at(1), StreamId(id), direction, StreamPurpose::Bulk);
+        }
+        assert_eq!(peers.assign(&assigned(&["n2", "n4"])), [StreamId(2), StreamId(4)]);
+        assert_eq!(peers.addresses(), ["n2:1", "n4:1"]);
+        assert_eq!(peers.name_at("n4:1"), Some("n4"));
+        assert_eq!(peers.name_at("n3:1"), None);
+    }
+
+    #[test]
+    fn streams_without_a_hello_are_few_and_do_not_last() {
+        let mut peers = peers(&["n2"]);
+        let open = |peers: &mut Peers, id| {
+            peers.opened(at(1), StreamId(id), StreamDirection::Incoming, StreamPurpose::Messages)
+        };
+        assert_eq!(peers.next_deadline(), None);
+        let most = UNKNOWN_STREAMS_MAX as u64;
+        assert!((0..most).all(|id| open(&mut peers, id)));
+        assert!(!open(&mut peers, most));
+        assert!(peers.stream(StreamId(most)).is_none());
+        peers.accepted(at(2), StreamId(7), &hello("n2", 2, StreamPurpose::Messages));
+        assert!(open(&mut peers, most), "one has said who it is");
+        assert_eq!(peers.next_deadline(), Some(at(6)));
+        assert_eq!(peers.overdue(at(5)), []);
+        let overdue = peers.overdue(at(6));
+        assert_eq!(overdue.len(), UNKNOWN_STREAMS_MAX);
+        assert!(!overdue.contains(&StreamId(7)));
+    }
+
+    #[test]
+    fn a_refusal_is_news_once_and_forgotten_with_an_accepted_hello() {
+        let mut peers = peers(&["n2"]);
+        assert_eq!(peers.refused("n2", "why"), Some(true));
+        assert_eq!(peers.refused("n2", "why"), Some(false));
+        assert_eq!(peers.refused("n2", "why else"), Some(true));
+        assert_eq!(peers.refused("n7", "why"), None);
+        assert_eq!(peers.reach(at(1))["n2"].refusal.as_deref(), Some("why else"));
+        accept(&mut peers, 1, outgoing("n2"), "n2", StreamPurpose::Messages);
+        assert_eq!(peers.reach(at(1))["n2"].refusal, None);
+    }
+}

@@ -212,7 +212,8 @@ pub(crate) enum TransferEffect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Configuration, Digest, Incarnation, Member, Position};
+    use quorate_consensus::SnapshotOutcome;
+    use quorate_types::{Applied, Configuration, Digest, Incarnation, Instant, Member, Position};
 
     pub(super) fn name(index: u64) -> SnapshotName {
         let member = Member {
@@ -248,6 +249,198 @@ mod tests {
             assert_eq!(BulkMessage::decode(bytes.clone()), Ok(message));
             for size in 0..bytes.len() {
                 assert!(BulkMessage::decode(bytes.slice(..size)).is_err(), "{size} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_told_from_the_rest() {
+        let piece = Piece::Chunk(Bytes::from_static(b"abc"));
+        let piece = BulkMessage::Piece { transfer: TransferId(3), number: 9, piece };
+        assert_eq!(piece_of(&piece.encode()), Some((3, 9)));
+        let ack = BulkMessage::Ack { transfer: TransferId(3), next: 7 };
+        assert_eq!(piece_of(&ack.encode()), None);
+        assert_eq!(piece_of(&Bytes::from_static(b"\x02")), None);
+    }
+
+    /// Chance that is the same in every run.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    /// Both ends of a transfer, their state machines, and a network between them that loses and repeats.
+    struct Pair {
+        outbound: Outbound,
+        inbound: Inbound,
+        chunks: Vec<Bytes>,
+        read_count: usize,
+        staged: Vec<Bytes>,
+        /// What the receiver's state machine was asked to do and has not done.
+        asked: std::collections::VecDeque<MachineRequest>,
+        to_receiver: Vec<BulkMessage>,
+        to_sender: Vec<BulkMessage>,
+        told: Vec<SnapshotInput>,
+    }
+
+    const SENDER: NodeId = NodeId(1);
+    const RECEIVER: NodeId = NodeId(2);
+
+    impl Pair {
+        fn new(count: usize) -> Pair {
+            Pair {
+                outbound: Outbound::new(7),
+                inbound: Inbound::new(),
+                chunks: (0..count).map(|number| Bytes::from(vec![number as u8; 9])).collect(),
+                read_count: 0,
+                staged: Vec::new(),
+                asked: std::collections::VecDeque::new(),
+                to_receiver: Vec::new(),
+                to_sender: Vec::new(),
+                told: Vec::new(),
+            }
+        }
+
+        fn sender_does(&mut self, now: Instant, effects: Vec<TransferEffect>) {
+            for effect in effects {
+                let effects = match effect {
+                    TransferEffect::Machine(MachineRequest::Capture) => {
+                        self.read_count = 0;
+                        let name = name(5);
+                        let applied = Applied { position: name.position, digest: name.digest };
+                        self.outbound.on_captured(now, Ok(applied), |_| Some(name.configuration))
+                    }
+                    TransferEffect::Machine(MachineRequest::NextChunk) => {
+                        let chunk = self.chunks.get(self.read_count).cloned();
+                        self.read_count += 1;
+                        self.outbound.on_chunk(now, Ok(chunk))
+                    }
+                    TransferEffect::Say(to, message) => {
+                        assert_eq!(to, RECEIVER);
+                        self.to_receiver.push(message);
+                        Vec::new()
+                    }
+                    // One that failed is asked for again, as the protocol does.
+                    TransferEffect::Tell(SnapshotInput::Sent {
+                        outcome: SnapshotOutcome::Failed,
+                        ..
+                    }) => self.outbound.send(now, RECEIVER, Epoch::new(2, NodeId(1)), true),
+                    TransferEffect::Tell(input) => {
+                        self.told.push(input);
+                        Vec::new()
+                    }
+                    TransferEffect::Machine(_) | TransferEffect::Install(_) => Vec::new(),
+                };
+                self.sender_does(now, effects);
+            }
+        }
+
+        fn receiver_does(&mut self, effects: Vec<TransferEffect>) {
+            for effect in effects {
+                match effect {
+                    TransferEffect::Machine(request) => self.asked.push_back(request),
+                    TransferEffect::Say(to, message) => {
+                        assert_eq!(to, SENDER);
+                        self.to_sender.push(message);
+                    }
+                    TransferEffect::Tell(input) => self.told.push(input),
+                    TransferEffect::Install(_) => {}
+                }
+            }
+        }
+
+        /// The receiver's state machine does the next thing.
+        fn stage(&mut self) {
+            let effects = match self.asked.pop_front() {
+                Some(MachineRequest::StageChunk(chunk)) => {
+                    self.staged.push(chunk);
+                    self.inbound.on_chunk_staged(Ok(()))
+                }
+                Some(MachineRequest::StageBegin(_)) => {
+                    self.staged.clear();
+                    Vec::new()
+                }
+                Some(MachineRequest::StageFinish) => self.inbound.on_staged(Ok(())),
+                Some(_) | None => Vec::new(),
+            };
+            self.receiver_does(effects);
+        }
+
+        /// Some of what is on its way arrives, in any order; some is lost, some comes twice.
+        fn deliver(&mut self, now: Instant, dice: &mut Dice, loss: u64) {
+            for message in std::mem::take(&mut self.to_receiver) {
+                for _ in 0..copies(dice, loss) {
+                    let BulkMessage::Piece { transfer, number, piece } = message.clone() else {
+                        panic!("a sender says {message:?}");
+                    };
+                    let taken = self.inbound.on_piece(now, SENDER, transfer, number, piece);
+                    self.receiver_does(taken);
+                }
+            }
+            for message in std::mem::take(&mut self.to_sender) {
+                for _ in 0..copies(dice, loss) {
+                    let effects = match &message {
+                        BulkMessage::Ack { transfer, next } => {
+                            self.outbound.on_ack(now, RECEIVER, *transfer, *next)
+                        }
+                        BulkMessage::Abort { transfer, .. } => {
+                            assert!(loss > 0, "{message:?}");
+                            self.outbound.on_abort(now, RECEIVER, *transfer)
+                        }
+                        BulkMessage::Piece { .. } | BulkMessage::Want { .. } => {
+                            panic!("a receiver says {message:?}")
+                        }
+                    };
+                    self.sender_does(now, effects);
+                }
+            }
+        }
+    }
+
+    fn copies(dice: &mut Dice, loss: u64) -> u64 {
+        match dice.below(100) {
+            chance if chance < loss => 0,
+            chance if chance < 2 * loss => 2,
+            _ => 1,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_arrives_whole_and_once_whatever_the_network_does() {
+        for (seed, loss) in (0..60).zip([0, 5, 20].into_iter().cycle()) {
+            let (mut dice, mut pair) = (Dice(seed), Pair::new(seed as usize));
+            let mut now = Instant::ZERO;
+            let effects = pair.outbound.send(now, RECEIVER, Epoch::new(2, NodeId(1)), true);
+            pair.sender_does(now, effects);
+            while pair.told.len() < 2 {
+                assert!(now < Instant::ZERO + Duration::from_secs(600), "seed {seed} hangs");
+                pair.deliver(now, &mut dice, loss);
+                let on_the_way = pair.read_count.saturating_sub(pair.staged.len());
+                assert!(on_the_way <= WINDOW_PIECES, "{on_the_way} pieces at once");
+                let on_the_way = !pair.to_receiver.is_empty() || !pair.to_sender.is_empty();
+                if pair.told.len() < 2 && pair.asked.is_empty() && !on_the_way {
+                    now = pair.outbound.next_deadline().expect("it is under way");
+                    let effects = pair.outbound.on_time(now);
+                    pair.sender_does(now, effects);
+                }
+                for _ in 0..dice.below(4) {
+                    pair.stage();
+                }
+            }
+            assert_eq!(pair.staged, pair.chunks, "seed {seed}");
+            let SnapshotName { position, configuration, .. } = name(5);
+            let epoch = Epoch::new(2, NodeId(1));
+            let staged = SnapshotInput::Staged { from: SENDER, epoch, position, configuration };
+            let outcome = SnapshotOutcome::Delivered;
+            let sent = SnapshotInput::Sent { to: RECEIVER, position, outcome };
+            assert_eq!(pair.told, [staged, sent], "seed {seed}");
+            assert_eq!(pair.outbound.next_deadline(), None);
+            if loss == 0 {
+                assert_eq!(now, Instant::ZERO, "nothing had to be sent again");
             }
         }
     }

@@ -675,4 +675,93 @@ mod tests {
         assert_eq!(waiters.on_read_ready(second, Index(1), Index(1)), Vec::new(), "too late");
         assert_eq!(waiters.on_read_ready(third, Index(1), Index(1)).len(), 1);
     }
+
+    /// Proposes so many bytes, which are one allocation for all.
+    fn propose_bytes(waiters: &mut Waiters, id: u64, body: Bytes) -> Result<(), RefuseReason> {
+        waiters.propose(RequestId(id), EntryKind::Command, body, at(10))
+    }
+
+    #[test]
+    fn bytes_that_wait_are_bounded() {
+        let largest = Bytes::from(vec![0; BODY_SIZE_MAX]);
+        let mut waiters = waiters();
+        let larger = Bytes::from(vec![0; BODY_SIZE_MAX + 1]);
+        assert_eq!(propose_bytes(&mut waiters, 1, larger), Err(RefuseReason::TooLarge));
+        let (count, rest) = (WAITING_SIZE_MAX / BODY_SIZE_MAX, WAITING_SIZE_MAX % BODY_SIZE_MAX);
+        for id in 0..count as u64 {
+            assert_eq!(propose_bytes(&mut waiters, id, largest.clone()), Ok(()));
+        }
+        let over = propose_bytes(&mut waiters, 900, largest.slice(..rest + 1));
+        assert_eq!(over, Err(RefuseReason::Busy));
+        assert_eq!(propose_bytes(&mut waiters, 900, largest.slice(..rest)), Ok(()));
+        assert_eq!(propose(&mut waiters, 901), Err(RefuseReason::Busy));
+        waiters.on_applied(Index(5), &[RequestId(0)], &[RequestId(0)]);
+        assert_eq!(propose_bytes(&mut waiters, 901, largest.clone()), Ok(()));
+        assert_eq!(propose(&mut waiters, 902), Err(RefuseReason::Busy));
+    }
+
+    #[test]
+    fn reads_that_wait_are_bounded_beside_the_proposals() {
+        let mut waiters = waiters();
+        for id in 0..10 {
+            propose(&mut waiters, id).expect("room");
+        }
+        for id in 10..10 + READS_MAX as u64 {
+            assert_eq!(waiters.read(RequestId(id), at(10)), Ok(()));
+            if id == 10 {
+                assert_eq!(waiters.read(RequestId(id), at(10)), Err(RefuseReason::Busy), "twice");
+            }
+        }
+        assert_eq!(waiters.read(RequestId(900_000), at(10)), Err(RefuseReason::Busy));
+        assert_eq!(waiters.give_up_all().len(), 10 + READS_MAX);
+        assert_eq!(waiters.count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_heard_of_is_sent_again_after_longer_and_longer() {
+        let mut waiters = waiters();
+        let body = Bytes::from_static(b"x");
+        waiters.propose(RequestId(1), EntryKind::Command, body, at(900)).expect("room");
+        let mut now = at(0);
+        for pause in [1, 2, 4, 8, 16, 32, 32, 32] {
+            assert_eq!(sent(&mut waiters, now).len(), 1);
+            let due = waiters.next_deadline(true).expect("it is to be sent again");
+            assert_eq!(due, now + SECOND * pause);
+            assert_eq!(waiters.on_time(due, &nobody), Vec::new());
+            now = due;
+        }
+        assert_eq!(sent(&mut waiters, now).len(), 1);
+        assert_eq!(waiters.on_time(at(900), &nobody).len(), 1);
+        assert_eq!(waiters.next_deadline(true), None);
+    }
+
+    #[test]
+    fn what_was_refused_for_now_pauses_and_is_due_only_while_there_is_a_leader() {
+        let mut waiters = waiters();
+        propose(&mut waiters, 1).expect("room");
+        waiters.read(RequestId(2), at(10)).expect("room");
+        let origin = sent(&mut waiters, at(0))[0];
+        let stranger = Origin { incarnation: Incarnation(8), ..origin };
+        assert_eq!(waiters.on_refused(at(0), stranger, RefuseReason::Busy), None);
+        let other = Origin { node: NodeId(9), ..origin };
+        assert_eq!(waiters.on_refused(at(0), other, RefuseReason::Busy), None);
+        assert_eq!(waiters.count(), 2);
+        assert_eq!(waiters.on_refused(at(0), origin, RefuseReason::NotLeader), None);
+        let due = at(0) + RETRY_INTERVAL;
+        assert_eq!(waiters.next_deadline(true), Some(due));
+        assert_eq!(waiters.next_deadline(false), Some(at(1)), "no leader to send it to");
+        let early = at(0) + RETRY_INTERVAL / 2;
+        assert_eq!(sent(&mut waiters, early), []);
+        assert_eq!(sent(&mut waiters, due), [origin]);
+
+        let read = waiters.take_read(at(0)).expect("due");
+        waiters.on_read_failed(at(0), read);
+        let due = at(0) + RETRY_INTERVAL;
+        assert_eq!(waiters.next_deadline(true), Some(due));
+        assert!(waiters.next_deadline(false) > Some(due));
+        assert_eq!(waiters.take_read(early), None);
+        assert!(waiters.take_read(due).is_some());
+        // Nothing waits to be sent: no pause is due.
+        assert!(waiters.next_deadline(true) > Some(due));
+    }
 }

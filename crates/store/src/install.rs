@@ -268,4 +268,15 @@ mod tests {
         check(&[summary(Applied { position: elsewhere, ..applied() })], 1, false);
         check(&[summary(Applied { digest: Digest(78), ..applied() })], 1, false);
     }
+
+    #[test]
+    fn a_key_of_the_largest_size_is_taken_and_a_larger_one_is_refused() {
+        for (size, usable) in [(KEY_SIZE_MAX, true), (KEY_SIZE_MAX + 1, false)] {
+            let Applied { position, digest } = applied();
+            let name = SnapshotName { position, digest, configuration: Configuration::default() };
+            let mut staging = Staging::new(&name, Keys::new(GroupId(0)));
+            let records = [summary(applied()), change("k".repeat(size).leak(), 2)];
+            assert_eq!(staging.take(forge(&records, 2)).is_ok(), usable, "{size} bytes");
+        }
+    }
 }

@@ -119,7 +119,7 @@ impl Record {
         let kv = KeyValue { key, create_revision, mod_revision, version, value: bytes, lease };
         let record = Record { deleted, sub, links, kv };
         let in_order = far <= before && before < record.revision() && far.main >= 0;
-        if mod_revision < 0 || !in_order || links.steps >= FAR_STEPS {
+        if !in_order || links.steps >= FAR_STEPS {
             return Err(DecodeError::Invalid("a record's revisions contradict each other"));
         }
         Ok(record)
@@ -252,5 +252,49 @@ mod tests {
         let mut later = BytesMut::from(&summary.encode()[..]);
         later[0] = FORMAT_VERSION + 1;
         assert!(Summary::decode(later.freeze()).is_err());
+    }
+
+    #[test]
+    fn a_record_whose_revisions_contradict_each_other_is_refused() {
+        let check = |far: (i64, u32), before: (i64, u32), own: (i64, u32), steps, is_good| {
+            let revision = |(main, sub)| Revision { main, sub };
+            let links = Links { before: revision(before), far: revision(far), steps };
+            let record = Record::tombstone(Bytes::from_static(b"k"), revision(own), links);
+            let mut buffer = BytesMut::new();
+            record.encode(&mut buffer);
+            let decoded = Record::decode(buffer.freeze());
+            assert_eq!(decoded.is_ok(), is_good, "{record:?}");
+        };
+        check((0, 0), (0, 0), (2, 0), 0, true);
+        check((3, 0), (5, 1), (5, 2), 63, true);
+        check((5, 1), (5, 1), (5, 2), 0, true);
+        check((3, 0), (5, 1), (5, 2), 64, false);
+        check((5, 2), (5, 1), (5, 3), 1, false);
+        check((3, 0), (5, 2), (5, 2), 1, false);
+        check((3, 0), (6, 0), (5, 2), 1, false);
+        check((-1, 0), (4, 0), (5, 2), 1, false);
+        check((-3, 0), (-2, 0), (-1, 0), 0, false);
+    }
+
+    #[test]
+    fn a_summary_whose_revisions_contradict_each_other_is_neither_read_nor_written() {
+        /// Where they stand: behind the version, the position and the digest.
+        const REVISION_AT: usize = 1 + 24 + 8;
+        let encoded = Summary::default().encode();
+        let check = |revision: i64, compacted: i64, is_good| {
+            let mut bytes = encoded.to_vec();
+            bytes[REVISION_AT..][..8].copy_from_slice(&revision.to_le_bytes());
+            bytes[REVISION_AT + 8..][..8].copy_from_slice(&compacted.to_le_bytes());
+            let decoded = Summary::decode(bytes.into());
+            assert_eq!(decoded.is_ok(), is_good, "{revision} {compacted}");
+        };
+        for (revision, compacted) in [(1, -1), (1, 0), (5, 4), (5, 5)] {
+            check(revision, compacted, true);
+        }
+        for (revision, compacted) in [(0, -1), (-1, -1), (5, 6), (5, -2)] {
+            check(revision, compacted, false);
+        }
+        let wrong = Summary { revision: 5, compacted: 6, ..Summary::default() };
+        assert!(std::panic::catch_unwind(|| wrong.encode()).is_err());
     }
 }

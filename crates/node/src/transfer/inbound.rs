@@ -155,6 +155,12 @@ impl Inbound {
                 }
                 self.stale_chunks += receiving.pending;
             }
+            // Every piece was sent again, because no acknowledgement arrived.
+            State::Verifying(receiving)
+                if (receiving.from, receiving.transfer) == (from, transfer) =>
+            {
+                return vec![receiving.ack()];
+            }
             State::Verifying(_) | State::Staged(_) | State::Installing(_) => {
                 return vec![abort(from, transfer, "another snapshot is being installed")];
             }
@@ -319,11 +325,182 @@ mod tests {
         let (from, transfer) = (NodeId(2), TransferId(7));
         let mut inbound = Inbound::new();
         let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
-        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        inbound.on_piece(seconds(0), from, transfer, 0, begin.clone());
         let end = Piece::End { hash: 0 };
         let effects = inbound.on_piece(seconds(0), from, transfer, 1, end.clone());
         assert!(matches!(effects[..], [TransferEffect::Machine(MachineRequest::StageFinish)]));
         let effects = inbound.on_piece(seconds(1), from, transfer, 1, end);
         assert!(is_ack(&effects, 1), "the end is not taken in yet");
+        let effects = inbound.on_piece(seconds(1), from, transfer, 0, begin);
+        assert!(is_ack(&effects, 1), "all was sent again");
+    }
+
+    #[test]
+    fn chunks_other_than_those_sent_are_refused_at_the_end() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let sent =
+            |chunks: &[&'static [u8]]| chunks.iter().fold(0, |hash, chunk| chained(hash, chunk));
+        for (hash, is_good) in [
+            (sent(&[b"a", b"b"]), true),
+            (sent(&[b"b", b"a"]), false),
+            (sent(&[b"a", b"c"]), false),
+            (sent(&[b"b"]), false),
+        ] {
+            let mut inbound = Inbound::new();
+            let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+            inbound.on_piece(seconds(0), from, transfer, 0, begin);
+            for (number, chunk) in [(1, b"a"), (2, b"b")] {
+                let chunk = Piece::Chunk(Bytes::from_static(chunk));
+                inbound.on_piece(seconds(0), from, transfer, number, chunk);
+                inbound.on_chunk_staged(Ok(()));
+            }
+            let effects = inbound.on_piece(seconds(0), from, transfer, 3, Piece::End { hash });
+            let is_finished =
+                matches!(effects[..], [TransferEffect::Machine(MachineRequest::StageFinish)]);
+            assert_eq!(is_finished, is_good, "{effects:?}");
+            assert_eq!(inbound.is_busy(seconds(0)), is_good);
+        }
+    }
+
+    #[test]
+    fn pieces_of_another_transfer_or_sender_are_refused_at_every_stage() {
+        let (from, transfer) = (NodeId(2), TransferId(7));
+        let others = [(NodeId(3), transfer), (from, TransferId(8))];
+        let chunk = || Piece::Chunk(Bytes::from_static(b"a"));
+        let is_refused = |inbound: &mut Inbound| {
+            others.iter().all(|(from, transfer)| {
+                let effects = inbound.on_piece(seconds(0), *from, *transfer, 1, chunk());
+                let is_abort = |effect: &TransferEffect| {
+                    matches!(effect, TransferEffect::Say(to, BulkMessage::Abort { transfer: of, .. })
+                        if to == from && of == transfer)
+                };
+                matches!(&effects[..], [effect] if is_abort(effect))
+            })
+        };
+        let mut inbound = Inbound::new();
+        assert!(is_refused(&mut inbound));
+        let begin = Piece::Begin { epoch: Epoch::ZERO, name: name(5) };
+        inbound.on_piece(seconds(0), from, transfer, 0, begin);
+        assert!(is_refused(&mut inbound), "while pieces come in");
+        inbound.on_piece(seconds(0), from, transfer, 1, Piece::End { hash: 0 });
+        assert!(is_refused(&mut inbound), "while they are verified");
+        inbound.on_staged(Ok(()));
+        assert!(is_refused(&mut inbound), "once all is staged");
+        let effects = inbound.on_piece(seconds(0), from, transfer, 1, Piece::End { hash: 0 });
+        assert!(is_ack(&effects, 2), "a lost acknowledgement is said again");
+    }
+
+    fn begin(inbound: &mut Inbound, at: Instant, from: u64, transfer: u64, epoch: u64) -> bool {
+        let epoch = Epoch::new(epoch, NodeId(1));
+        let piece = Piece::Begin { epoch, name: name(5) };
+        let effects = inbound.on_piece(at, NodeId(from), TransferId(transfer), 0, piece);
+        effects
+            .iter()
+            .any(|effect| matches!(effect, TransferEffect::Machine(MachineRequest::StageBegin(_))))
+    }
+
+    fn chunk(inbound: &mut Inbound, from: u64, transfer: u64, number: u64) -> Vec<TransferEffect> {
+        let piece = Piece::Chunk(Bytes::from_static(b"a"));
+        inbound.on_piece(seconds(0), NodeId(from), TransferId(transfer), number, piece)
+    }
+
+    fn failure() -> Result<(), InstallFault> {
+        Err(InstallFault::Content("wrong".into()))
+    }
+
+    #[test]
+    fn a_snapshot_gives_way_to_its_senders_next_to_a_later_epoch_and_when_it_is_stale() {
+        for (at, from, transfer, epoch, gives_way) in [
+            (0, 2, 8, 3, true),
+            (0, 2, 8, 5, true),
+            (0, 3, 9, 4, false),
+            (0, 3, 9, 5, false),
+            (0, 3, 9, 6, true),
+            (9, 3, 9, 5, false),
+            (10, 3, 9, 5, true),
+            (10, 3, 9, 4, true),
+        ] {
+            let mut inbound = Inbound::new();
+            assert!(begin(&mut inbound, seconds(0), 2, 7, 5));
+            let is_taken = begin(&mut inbound, seconds(at), from, transfer, epoch);
+            assert_eq!(is_taken, gives_way, "{at} {from} {transfer} {epoch}");
+        }
+    }
+
+    #[test]
+    fn answers_about_a_snapshot_that_gave_way_say_nothing_of_the_next() {
+        let mut inbound = Inbound::new();
+        assert!(begin(&mut inbound, seconds(0), 2, 7, 5));
+        assert!(is_ack(&chunk(&mut inbound, 2, 7, 9), 1), "out of order");
+        for number in 1..=3 {
+            chunk(&mut inbound, 2, 7, number);
+        }
+        assert!(is_ack(&inbound.on_chunk_staged(Ok(())), 2), "two of three are not staged");
+        assert!(begin(&mut inbound, seconds(0), 2, 8, 5));
+        chunk(&mut inbound, 2, 8, 1);
+        for _ in 0..2 {
+            assert!(inbound.on_chunk_staged(failure()).is_empty());
+        }
+        assert!(is_ack(&inbound.on_chunk_staged(Ok(())), 2));
+        // This one is given up itself, with a chunk and its end not answered yet.
+        for number in 2..=3 {
+            chunk(&mut inbound, 2, 8, number);
+        }
+        let hash = (0..3).fold(0, |hash, _| chained(hash, b"a"));
+        let end = Piece::End { hash };
+        inbound.on_piece(seconds(0), NodeId(2), TransferId(8), 4, end.clone());
+        let effects = inbound.on_chunk_staged(failure());
+        assert!(matches!(effects[..], [TransferEffect::Say(_, BulkMessage::Abort { .. })]));
+        assert!(!inbound.is_busy(seconds(0)));
+        assert!(begin(&mut inbound, seconds(0), 3, 9, 5));
+        for number in 1..=3 {
+            chunk(&mut inbound, 3, 9, number);
+        }
+        inbound.on_piece(seconds(0), NodeId(3), TransferId(9), 4, end);
+        assert!(inbound.on_chunk_staged(failure()).is_empty(), "of the one before");
+        assert!(inbound.on_staged(failure()).is_empty(), "of the one before");
+        for next in 2..=4 {
+            assert!(is_ack(&inbound.on_chunk_staged(Ok(())), next));
+        }
+        let effects = inbound.on_staged(Ok(()));
+        assert!(is_ack(&effects, 5));
+        assert!(matches!(effects[1], TransferEffect::Tell(SnapshotInput::Staged { .. })));
+    }
+
+    #[test]
+    fn only_what_is_staged_is_installed_and_only_that_is_discarded() {
+        let staged = || {
+            let mut inbound = Inbound::new();
+            assert!(begin(&mut inbound, seconds(0), 2, 7, 5));
+            inbound.discard();
+            let end = Piece::End { hash: 0 };
+            inbound.on_piece(seconds(0), NodeId(2), TransferId(7), 1, end);
+            inbound.discard();
+            inbound.on_staged(Ok(()));
+            inbound
+        };
+        let other = name(6).position;
+        for (from, position, is_it) in
+            [(2, name(5).position, true), (3, name(5).position, false), (2, other, false)]
+        {
+            let effects = staged().install(NodeId(from), position);
+            let installs = matches!(effects[..], [TransferEffect::Install(_)]);
+            let failed = matches!(
+                effects[..],
+                [TransferEffect::Tell(SnapshotInput::InstallFailed { position: of })]
+                    if of == position
+            );
+            assert_eq!((installs, failed), (is_it, !is_it), "{from} {position}");
+        }
+        let mut inbound = staged();
+        inbound.discard();
+        assert!(!inbound.is_busy(seconds(0)));
+        assert!(begin(&mut inbound, seconds(0), 3, 9, 5));
+        let mut inbound = staged();
+        inbound.install(NodeId(2), name(5).position);
+        inbound.discard();
+        assert!(inbound.is_busy(seconds(0)), "it is being installed");
+        assert_eq!(inbound.take_installing(), Some(name(5)));
+        assert_eq!(inbound.take_installing(), None);
     }
 }

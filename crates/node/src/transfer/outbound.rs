@@ -373,4 +373,92 @@ mod tests {
         }
         assert_eq!(failures(&outbound.on_time(seconds(30))), [NodeId(2)], "nothing was taken in");
     }
+
+    fn drops_capture(effects: &[TransferEffect]) -> bool {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, TransferEffect::Machine(MachineRequest::DropCapture)))
+    }
+
+    /// The pieces said, by number.
+    fn pieces(effects: &[TransferEffect]) -> Vec<u64> {
+        let number = |effect: &TransferEffect| match effect {
+            TransferEffect::Say(_, BulkMessage::Piece { number, .. }) => Some(*number),
+            TransferEffect::Say(..)
+            | TransferEffect::Tell(_)
+            | TransferEffect::Machine(_)
+            | TransferEffect::Install(_) => None,
+        };
+        effects.iter().filter_map(number).collect()
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_sent_again_each_second() {
+        let mut outbound = begun(NodeId(2));
+        let chunk = || Ok(Some(Bytes::from_static(b"a")));
+        for number in 1..WINDOW_PIECES as u64 {
+            assert_eq!(pieces(&outbound.on_chunk(seconds(0), chunk())), [number]);
+        }
+        assert!(outbound.on_chunk(seconds(0), chunk()).is_empty(), "none was asked for");
+        assert_eq!(outbound.next_deadline(), Some(seconds(1)));
+        assert_eq!(pieces(&outbound.on_time(Instant(seconds(1).0 - 1))), []);
+        assert_eq!(pieces(&outbound.on_time(seconds(1))), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(pieces(&outbound.on_time(seconds(1))), []);
+        assert!(outbound.on_ack(seconds(1), NodeId(3), TransferId(7), 9).is_empty());
+        assert!(outbound.on_ack(seconds(1), NodeId(2), TransferId(6), 9).is_empty());
+        let effects = outbound.on_ack(seconds(1), NodeId(2), TransferId(7), 3);
+        assert!(matches!(effects[..], [TransferEffect::Machine(MachineRequest::NextChunk)]));
+        assert_eq!(pieces(&outbound.on_time(seconds(2))), [3, 4, 5, 6, 7]);
+        let effects = outbound.on_ack(seconds(2), NodeId(2), TransferId(7), 8);
+        assert!(effects.is_empty(), "a chunk is being read");
+        assert_eq!(pieces(&outbound.on_time(seconds(9))), []);
+    }
+
+    #[test]
+    fn who_asks_for_what_is_under_way_to_it_is_not_sent_it_twice() {
+        let mut outbound = begun(NodeId(2));
+        assert!(outbound.on_wanted(seconds(0), NodeId(2), Epoch::ZERO).is_empty());
+        assert!(outbound.on_wanted(seconds(0), NodeId(3), Epoch::ZERO).is_empty(), "in turn");
+        assert!(outbound.queue.contains_key(&NodeId(3)));
+        assert!(!outbound.queue.contains_key(&NodeId(2)));
+        let later = Epoch::new(9, NodeId(1));
+        assert!(outbound.on_wanted(seconds(0), NodeId(3), later).is_empty());
+        assert_eq!(outbound.queue[&NodeId(3)], Epoch::ZERO, "it waits already");
+    }
+
+    #[test]
+    fn a_transfer_ends_with_its_link_or_when_its_receiver_cannot_go_on() {
+        let mut outbound = begun(NodeId(2));
+        outbound.send(seconds(0), NodeId(3), Epoch::ZERO, true);
+        assert!(outbound.on_link_down(seconds(0), NodeId(4)).is_empty());
+        assert!(outbound.on_abort(seconds(0), NodeId(3), TransferId(7)).is_empty());
+        assert!(outbound.on_abort(seconds(0), NodeId(2), TransferId(6)).is_empty());
+        assert_eq!(failures(&outbound.on_link_down(seconds(0), NodeId(3))), [NodeId(3)]);
+        let ended = outbound.on_link_down(seconds(0), NodeId(2));
+        assert_eq!(failures(&ended), [NodeId(2)]);
+        assert!(drops_capture(&ended));
+        assert_eq!(outbound.next_deadline(), None);
+
+        let ended = begun(NodeId(2)).on_abort(seconds(0), NodeId(2), TransferId(7));
+        assert_eq!(failures(&ended), [NodeId(2)]);
+        assert!(drops_capture(&ended));
+
+        // Of what is not captured yet, the view is dropped when it comes.
+        let mut outbound = Outbound::new(7);
+        outbound.send(seconds(0), NodeId(2), Epoch::ZERO, true);
+        assert!(outbound.on_link_down(seconds(0), NodeId(2)).is_empty());
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_named_after_a_second_unless_it_can_be_by_then() {
+        let mut outbound = Outbound::new(7);
+        for peer in [2, 3] {
+            assert!(outbound.send(seconds(0), NodeId(peer), Epoch::ZERO, false).is_empty());
+        }
+        assert_eq!(outbound.next_deadline(), Some(seconds(1)));
+        assert_eq!(failures(&outbound.on_time(Instant(seconds(1).0 - 1))), []);
+        outbound.send(seconds(0), NodeId(3), Epoch::ZERO, true);
+        assert_eq!(failures(&outbound.on_time(seconds(1))), [NodeId(2)]);
+        assert_eq!(failures(&outbound.on_time(seconds(2))), []);
+    }
 }

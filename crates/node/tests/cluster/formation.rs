@@ -388,3 +388,35 @@ fn a_member_whose_log_lost_its_configuration_hears_its_peers_and_catches_up() {
     world.add(&leader, 7);
     assert_eq!(world.sum(follower), 12);
 }
+
+#[test]
+fn a_list_that_cannot_be_meant_is_refused_at_open() {
+    let list = |count: usize| -> Vec<(String, String)> {
+        (1..=count).map(|number| (format!("n{number}"), format!("n{number}:1"))).collect()
+    };
+    let with = |name: &str, address: &str| {
+        let mut list = list(3);
+        list.push((name.to_owned(), address.to_owned()));
+        list
+    };
+    for (cluster, part) in [
+        (list(64), None),
+        (list(65), Some("has 65 members, at most 64 can be")),
+        (list(66), Some("has 66 members, at most 64 can be")),
+        (with("n2", "n9:1"), Some("names a member twice")),
+        (with("n4", "n2:1"), Some("gives one address to two members")),
+        (with("", "n4:1"), Some("has an empty name or address")),
+        (with("n4", ""), Some("has an empty name or address")),
+        (list(3).split_off(1), Some("does not name n1 itself")),
+    ] {
+        let mut world = World::new(&NAMES);
+        let mut options = world.options("n1");
+        options.cluster = cluster;
+        let text = world.start_with(options).err().map(|error| error.to_string());
+        let is_as_expected = match (&text, part) {
+            (Some(text), Some(part)) => text.contains(part),
+            (text, part) => text.is_none() && part.is_none(),
+        };
+        assert!(is_as_expected, "{text:?}, not {part:?}");
+    }
+}

@@ -3,6 +3,7 @@
 mod counter;
 mod formation;
 mod membership;
+mod promises;
 mod requests;
 mod snapshots;
 mod streams;

@@ -309,3 +309,17 @@ fn a_leader_that_was_removed_while_its_disk_stands_still_does_not_say_that_it_le
     let Phase::Stopped(text) = world.status(&leader).phase else { unreachable!() };
     assert!(text.contains("was removed from this cluster"), "{text}");
 }
+
+#[test]
+fn a_newcomer_that_is_killed_before_it_has_read_anything_goes_on() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 5);
+    assert_eq!(world.change(&leader, add("n4", true)), Answer::Taken);
+    world.start_joining("n4", "n1");
+    world.await_that("n4", |world| world.is_running("n4"));
+    world.kill("n4");
+    world.start("n4");
+    world.await_that("n4", |world| world.is_running("n4"));
+    assert_eq!(world.sum("n4"), 5);
+}

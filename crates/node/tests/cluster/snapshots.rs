@@ -66,6 +66,11 @@ fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     world.start(&laggard);
     world.await_that("run", |world| world.is_running(&laggard));
     assert!(world.has_note(&laggard, "finishing the install of a snapshot"));
+    let status = world.status(&laggard);
+    assert!(
+        status.groups[&GROUP].last.index >= synced.index,
+        "its log begins where the engine stands"
+    );
     assert_eq!(world.sum(&laggard), 200);
     world.run(Duration::from_secs(2));
     let install = quorate_types::FileName::new("install-0");
@@ -172,4 +177,15 @@ fn damage_that_a_snapshot_meets_stops_the_node_that_reads_it() {
     assert!(matches!(stopped, Some(StopReason::Machine(ApplyFault::Damaged(_)))), "{stopped:?}");
     world.await_that("state", |world| !is_awaiting_snapshot(world, &others[0]));
     assert_eq!(world.sum(&others[0]), 200);
+}
+
+#[test]
+fn a_view_is_not_kept_for_a_receiver_that_is_gone() {
+    let (mut world, laggard) = with_laggard();
+    let leader = world.await_leader();
+    world.start(&laggard);
+    world.await_that("a snapshot on its way", |world| world.host(&leader).captured.is_some());
+    world.kill(&laggard);
+    world.run(Duration::from_millis(200));
+    assert!(world.host(&leader).captured.is_none());
 }

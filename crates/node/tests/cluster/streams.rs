@@ -137,3 +137,76 @@ fn a_known_peer_that_sends_garbage_or_speaks_out_of_turn_is_cut_off() {
     let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame: hello });
     assert!(is_closed(&said), "a second hello");
 }
+
+/// What a node says first on a stream that it opens to this address.
+fn hello_of(world: &mut World, name: &str, stream: StreamId, address: &str) -> Frame {
+    let direction = StreamDirection::Outgoing { address: address.into() };
+    let input = NodeInput::StreamOpened { stream, direction, purpose: StreamPurpose::Messages };
+    let said = told(world, name, stream, input);
+    let [NodeEffect::Send { frame, .. }] = &said[..] else { panic!("no hello: {said:?}") };
+    frame.clone()
+}
+
+#[test]
+fn who_answers_a_stream_may_say_nothing_else_on_it() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let stream = StreamId(3_000_000);
+    let hello = hello_of(&mut world, "n2", stream, "n1:1");
+    opened(&mut world, "n1", stream);
+    let answer = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame: hello });
+    let [NodeEffect::Send { frame: answer, .. }] = &answer[..] else { panic!("{answer:?}") };
+    told(&mut world, "n2", stream, NodeInput::Frame { stream, frame: answer.clone() });
+    // A message that is good on a stream of its own: it wants a snapshot.
+    let payload = Bytes::from_static(&[6, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let frame = Frame { kind: FrameKind::Bulk, group: GroupId(0), payload };
+    let input = |frame: &Frame| NodeInput::Frame { stream, frame: frame.clone() };
+    assert!(!is_closed(&told(&mut world, "n1", stream, input(&frame))));
+    assert!(is_closed(&told(&mut world, "n2", stream, input(&frame))));
+}
+
+#[test]
+fn another_than_the_one_that_was_dialled_is_refused_by_name() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let hello = hello_of(&mut world, "n3", StreamId(3_000_000), "n1:1");
+    let stream = StreamId(3_000_001);
+    hello_of(&mut world, "n1", stream, "n2:1");
+    let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame: hello });
+    assert!(is_closed(&said));
+    let expected = "n1 expects n2 at the address where n3 answers";
+    let is_it = |effect: &NodeEffect| matches!(effect, NodeEffect::Outside(text) if text.contains(expected));
+    assert!(said.iter().any(is_it), "{said:?}");
+}
+
+#[test]
+fn a_stranger_is_noted_once() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    for round in 0..9 {
+        let stream = StreamId(3_000_000 + round);
+        opened(&mut world, "n1", stream);
+        let payload = Bytes::from_static(b"no hello");
+        let frame = Frame { kind: FrameKind::Hello, group: GroupId(0), payload };
+        let said = told(&mut world, "n1", stream, NodeInput::Frame { stream, frame });
+        let is_noted = said.iter().any(|effect| matches!(effect, NodeEffect::Outside(_)));
+        assert_eq!(is_noted, round == 0, "{said:?}");
+    }
+}
+
+#[test]
+fn a_member_of_another_cluster_is_not_dialled() {
+    let mut world = World::formed(&NAMES);
+    world.run(Duration::from_secs(1));
+    let mut foreign = World::formed(&["m1", "m2", "m3", "m4"]);
+    foreign.run(Duration::from_secs(1));
+    let hello = hello_of(&mut foreign, "m4", StreamId(3_000_000), "m1:1");
+    let stream = StreamId(3_000_000);
+    opened(&mut world, "n1", stream);
+    let now = world.now;
+    let node = world.host_mut("n1").node.as_mut().expect("it runs");
+    node.handle(now, NodeInput::Frame { stream, frame: hello });
+    let effects: Vec<NodeEffect> = std::iter::from_fn(|| node.poll()).collect();
+    assert!(is_closed(&effects));
+    assert!(!effects.iter().any(|effect| matches!(effect, NodeEffect::Dial(_))), "{effects:?}");
+}

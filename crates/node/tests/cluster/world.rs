@@ -52,7 +52,7 @@ impl DiskReader for Disk {
 }
 
 impl Disk {
-    fn execute(&self, op: DiskOp) -> Result<DiskOutput, DiskError> {
+    pub(crate) fn execute(&self, op: DiskOp) -> Result<DiskOutput, DiskError> {
         let missing = |file: &FileName| DiskError::NotFound(file.clone());
         match op {
             DiskOp::Read { file, offset, size } => {

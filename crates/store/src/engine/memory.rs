@@ -433,15 +433,8 @@ impl MemoryScan<'_> {
         self.page_size = (self.page_size * 2).min(SCAN_PAGE_MAX);
         if let Some((last, _)) = self.page.back() {
             match self.direction {
-                Direction::Forward => {
-                    self.start = Bound::Excluded(last.clone());
-                    // An exclusive range from a key to itself is not a range.
-                    self.done |= *last == self.end;
-                }
-                Direction::Backward => {
-                    self.end = last.clone();
-                    self.done |= self.start == Bound::Included(last.clone());
-                }
+                Direction::Forward => self.start = Bound::Excluded(last.clone()),
+                Direction::Backward => self.end = last.clone(),
             }
         }
     }

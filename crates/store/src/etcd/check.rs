@@ -182,7 +182,8 @@ fn successor(key: &Bytes) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::{Compare, CompareResult, CompareTarget};
+    use crate::etcd::{Compare, CompareResult, CompareTarget, SetMemberAttributes};
+    use quorate_types::NodeId;
 
     fn put(key: &'static str) -> RequestOp {
         RequestOp::Put(PutRequest {
@@ -219,6 +220,9 @@ mod tests {
         check(vec![delete("a", "c"), put("b")], duplicate);
         check(vec![delete("a", "c"), put("c")], Ok(()));
         check(vec![delete("a", "z"), delete("a", "b"), put("c")], duplicate);
+        check(vec![delete("a", "b"), delete("a", "z"), put("c")], duplicate);
+        check(vec![delete("a", "b"), delete("a", "\0"), put("c")], duplicate);
+        check(vec![delete("a", "\0"), delete("a", "b"), put("c")], duplicate);
         check(vec![delete("a", "c"), delete("b", "d")], Ok(()));
         check(vec![delete("b", "\0"), put("z")], duplicate);
         check(vec![delete("b", "\0"), put("a")], Ok(()));
@@ -292,5 +296,25 @@ mod tests {
         };
         let txn = TxnRequest { compare: vec![empty], ..TxnRequest::default() };
         assert_eq!(check_txn(&txn), Err(KvError::EmptyKey));
+    }
+
+    #[test]
+    fn sizes_are_taken_up_to_their_bounds() {
+        let of = |size: usize| Bytes::from(vec![b'k'; size]);
+        for (size, expected) in
+            [(KEY_SIZE_MAX, Ok(())), (KEY_SIZE_MAX + 1, Err(KvError::RequestTooLarge))]
+        {
+            let key = RangeRequest { key: of(size), ..RangeRequest::default() };
+            let end = RangeRequest { key: of(1), range_end: of(size), ..RangeRequest::default() };
+            assert_eq!(check_range(&key), expected, "a key of {size} bytes");
+            assert_eq!(check_range(&end), expected, "an end of {size} bytes");
+        }
+        let client_urls = vec!["http://one".to_owned(), "http://other".to_owned()];
+        let rest = ATTRIBUTES_SIZE_MAX - "http://one".len() - "http://other".len() - 2;
+        for (size, expected) in [(rest, Ok(())), (rest + 1, Err(KvError::RequestTooLarge))] {
+            let (name, client_urls) = ("n".repeat(size), client_urls.clone());
+            let attributes = SetMemberAttributes { member: NodeId(1), name, client_urls };
+            assert_eq!(check(&Command::SetMemberAttributes(attributes)), expected, "{size}");
+        }
     }
 }

@@ -206,3 +206,52 @@ fn old_versions_of_a_key_with_many_are_found() {
         }
     }
 }
+
+#[test]
+fn every_change_of_the_compacted_revision_stays_for_a_watch_that_begins_there() {
+    let mut client = Client::new();
+    client.put("a", "old");
+    let inner = |op| RequestOp::Txn(TxnRequest { success: vec![op], ..TxnRequest::default() });
+    let both = vec![
+        inner(RequestOp::Put(put_request("a", "new"))),
+        inner(RequestOp::DeleteRange(delete_request("a", ""))),
+    ];
+    let response = client.txn(TxnRequest { success: both, ..TxnRequest::default() });
+    client.put("z", "later");
+    assert_eq!(count(&client, Table::History), 4);
+    client.compact(response.revision).expect("above");
+    tend(&mut client);
+    // Only the one before it is gone.
+    assert_eq!(count(&client, Table::History), 3);
+    client.compact(response.revision + 1).expect("above");
+    tend(&mut client);
+    assert_eq!(count(&client, Table::History), 1);
+}
+
+#[test]
+fn an_apply_of_nothing_leaves_what_is_to_be_removed() {
+    let mut client = Client::new();
+    for number in 0..50 {
+        client.put("a", &number.to_string());
+    }
+    client.compact(51).expect("above");
+    assert_eq!(client.store.apply(&[]), Ok(vec![]));
+    assert!(!client.reader().is_swept(51));
+    tend(&mut client);
+    assert_eq!(count(&client, Table::History), 1);
+}
+
+#[test]
+fn a_batch_sweeps_for_each_of_its_entries() {
+    let mut client = Client::new();
+    for number in 0..300 {
+        client.put("a", &number.to_string());
+    }
+    client.compact(301).expect("above");
+    let noop = |index| committed(index, Origin::NONE, EntryKind::Noop, bytes(""));
+    let next = client.log.len() as u64 + 1;
+    let batch: Vec<_> = (next..next + 100).map(noop).collect();
+    client.store.apply(&batch).expect("memory does not fail");
+    assert!(client.reader().is_swept(301));
+    assert_eq!(count(&client, Table::History), 1);
+}

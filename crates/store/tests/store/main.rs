@@ -5,6 +5,7 @@ mod harness;
 mod apply;
 mod compaction;
 mod durability;
+mod engine;
 mod format;
 mod model;
 mod range;

@@ -3,7 +3,9 @@
 use crate::harness::*;
 use bytes::Bytes;
 use quorate_store::ReadError;
+use quorate_store::engine::{Batch, Change, Direction, Engine, EngineReader, EngineView, Table};
 use quorate_store::etcd::*;
+use quorate_types::{ApplyFault, StateMachine};
 
 fn fruits() -> Client {
     let mut client = Client::new();
@@ -97,7 +99,9 @@ fn keys_with_zero_bytes_are_told_apart_at_old_revisions() {
 
 #[test]
 fn a_count_says_what_the_range_holds_whatever_limit_and_filters_say() {
-    let client = fruits();
+    let mut client = fruits();
+    // So that revision 7 is read by way of history.
+    client.put("0", "later");
     let check = |request: RangeRequest, kvs: &str, more: bool, count: i64| {
         for revision in [0, 7] {
             let request = RangeRequest { revision, ..request.clone() };
@@ -146,9 +150,12 @@ fn a_range_is_sorted_by_what_was_asked_for() {
     let response = client.reader().range(&sorted).expect("readable");
     assert_eq!((texts(&response.kvs), response.more, response.count), ("d=2".to_owned(), true, 4));
     // but without an order it first cuts by key, one beyond the limit, as etcd does.
-    let unsorted = RangeRequest { sort_target: Mod, limit: 1, ..range("a", "\0") };
-    let response = client.reader().range(&unsorted).expect("readable");
-    assert_eq!((texts(&response.kvs), response.more, response.count), ("b=5".to_owned(), true, 4));
+    for (sort_target, first) in [(Mod, "b=5"), (Create, "a=1")] {
+        let unsorted = RangeRequest { sort_target, limit: 1, ..range("a", "\0") };
+        let response = client.reader().range(&unsorted).expect("readable");
+        let found = (texts(&response.kvs), response.more, response.count);
+        assert_eq!(found, (first.to_owned(), true, 4), "{sort_target:?}");
+    }
 }
 
 #[test]
@@ -157,4 +164,26 @@ fn a_range_without_a_key_is_refused() {
     let request = RangeRequest { range_end: Bytes::from_static(b"\0"), ..RangeRequest::default() };
     let refused = Err(ReadError::Refused(KvError::EmptyKey));
     assert_eq!(client.reader().range(&request), refused);
+}
+
+#[test]
+fn a_change_that_history_lacks_is_damage_unless_compaction_took_it() {
+    let mut client = Client::new();
+    for value in ["2", "3", "4"] {
+        client.put("a", value);
+    }
+    client.compact(3).expect("above");
+    while client.store.tend().expect("memory does not fail") {}
+    let lost = {
+        let view = client.disk.reader().view().expect("open");
+        let mut pairs = view.scan(Table::History, &[], &[0xff], Direction::Forward);
+        pairs.next().expect("the change of revision 3").expect("memory does not fail").0
+    };
+    let mut engine = client.disk.open();
+    let remove = Change { table: Table::History, key: lost, value: None };
+    engine.write(Batch { changes: vec![remove] }).expect("memory does not fail");
+    let reader = open(&client.disk).reader();
+    assert_eq!(reader.range(&range("a", "")).expect("the newest is there").count, 1);
+    let old = reader.range(&RangeRequest { revision: 3, ..range("a", "") });
+    assert!(matches!(old, Err(ReadError::Fault(ApplyFault::Damaged(_)))), "{old:?}");
 }

@@ -2,6 +2,8 @@
 
 use crate::harness::*;
 use bytes::Bytes;
+use quorate_store::Store;
+use quorate_store::engine::MemoryDisk;
 use quorate_store::etcd::*;
 use quorate_types::*;
 
@@ -212,4 +214,35 @@ fn an_empty_store_has_a_snapshot_too() {
     let name = name_of(Applied::default());
     assert_eq!(install(&mut copy.store, &name, &chunks), Ok(Applied::default()));
     same_answers(&source, &copy);
+}
+
+#[test]
+fn a_snapshot_holds_nothing_of_another_group_in_the_engine() {
+    let other = small();
+    let streams = [MemoryDisk::new(), other.disk.clone()].map(|disk| {
+        let mut store = Store::open(disk.open(), GroupId(1)).expect("an empty group");
+        store.apply(&other.log).expect("memory does not fail");
+        stream(&mut store)
+    });
+    assert_eq!(streams[0], streams[1]);
+}
+
+#[test]
+fn a_chunk_that_is_just_full_is_followed_by_the_rest() {
+    /// The bytes of the last record.
+    const END_SIZE: usize = 9;
+    let source = |size: usize| {
+        let mut client = Client::new();
+        client.put("a", &"x".repeat(size));
+        client
+    };
+    let rest = stream(&mut source(0).store)[0].len() - END_SIZE;
+    for (missing, sizes) in [(1, 1), (0, 2)] {
+        let mut source = source(SNAPSHOT_CHUNK_SIZE - rest - missing);
+        let chunks = stream(&mut source.store);
+        assert_eq!(chunks.len(), sizes);
+        let name = name_of(source.store.applied());
+        let mut copy = Client::new();
+        assert_eq!(install(&mut copy.store, &name, &chunks), Ok(source.store.applied()));
+    }
 }

@@ -293,3 +293,54 @@ fn a_key_put_and_then_deleted_by_a_later_inner_transaction_is_gone() {
     assert_eq!(client.show("a", "b", 3), "");
     assert_eq!(client.show("a", "b", 2), "a=0");
 }
+
+#[test]
+fn a_transaction_reads_from_the_compacted_revision_on() {
+    let mut client = Client::new();
+    for value in ["2", "3", "4"] {
+        client.put("a", value);
+    }
+    client.compact(3).expect("above");
+    let at = |revision| RequestOp::Range(RangeRequest { revision, ..range("a", "") });
+    for (revision, expected) in [(0, "a=4"), (-1, "a=4"), (3, "a=3"), (4, "a=4")] {
+        let request = ops(vec![at(revision)]);
+        let response = client.reader().txn(&request).expect("readable");
+        assert_eq!(client.txn(request), response);
+        let [ResponseOp::Range(response)] = &response.responses[..] else { panic!() };
+        assert_eq!(texts(&response.kvs), expected, "at {revision}");
+    }
+    assert_eq!(client.refusal(Command::Txn(ops(vec![at(2)]))), KvError::Compacted);
+    assert_eq!(client.refusal(Command::Txn(ops(vec![at(5)]))), KvError::FutureRevision);
+}
+
+#[test]
+fn only_what_may_put_grows() {
+    let inner = |op| RequestOp::Txn(ops(vec![op]));
+    let failing = TxnRequest { failure: vec![put_op("a", "")], ..TxnRequest::default() };
+    let compact = Command::Compact(CompactRequest { revision: 2 });
+    for (command, grows) in [
+        (put("a", ""), true),
+        (delete("a", ""), false),
+        (compact, false),
+        (Command::SetMemberAttributes(SetMemberAttributes::default()), false),
+        (Command::Txn(ops(vec![])), false),
+        (Command::Txn(ops(vec![range_op("a", ""), delete_op("a", "")])), false),
+        (Command::Txn(ops(vec![range_op("a", ""), put_op("a", "")])), true),
+        (Command::Txn(ops(vec![inner(delete_op("a", ""))])), false),
+        (Command::Txn(ops(vec![inner(put_op("a", ""))])), true),
+        (Command::Txn(failing), true),
+    ] {
+        assert_eq!(command.grows(), grows, "{command:?}");
+    }
+}
+
+#[test]
+fn a_transaction_that_nobody_could_decode_is_not_encoded() {
+    let nested = |depth: usize| {
+        let wrap = |inner, _| ops(vec![RequestOp::Txn(inner)]);
+        Command::Txn((1..depth).fold(ops(vec![]), wrap))
+    };
+    let deepest = nested(TXN_OPS_MAX);
+    assert_eq!(Command::decode(deepest.encode()), Ok(deepest));
+    assert!(std::panic::catch_unwind(|| nested(TXN_OPS_MAX + 1).encode()).is_err());
+}
