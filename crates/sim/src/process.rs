@@ -3,7 +3,7 @@
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
 use crate::checkers::stalls::Stalls;
-use crate::checkers::{Violation, bounded};
+use crate::checkers::{Violation, bounded, damage};
 use crate::churn::Standing;
 use crate::clock::Clock;
 use crate::core::FOR_EVER;
@@ -17,7 +17,7 @@ use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
 use quorate_consensus::{Event as ConsensusEvent, Message};
-use quorate_log::{DamageWhat, Log, LogOptions};
+use quorate_log::{DamageReport, DamageWhat, Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
 };
@@ -220,15 +220,30 @@ pub(crate) fn process_at(address: &str) -> Option<ProcessId> {
     process_named(address.strip_suffix(".sim:7000")?)
 }
 
-/// What a log on a disk says of the group, and whether its end is unreadable.
-pub(crate) fn log_summary(
+/// What a log on a disk says.
+pub(crate) struct LogFound {
+    /// Of the group.
+    pub(crate) log: LogSummary,
+    /// Of what it cannot read.
+    pub(crate) reports: Vec<DamageReport>,
+}
+
+impl LogFound {
+    /// Whether its end is unreadable.
+    pub(crate) fn has_lost_end(&self) -> bool {
+        self.reports.iter().any(|report| report.what == DamageWhat::End)
+    }
+}
+
+/// What a log on a disk says of a group.
+pub(crate) fn read_log(
     disk: &dyn DiskReader,
     options: &LogOptions,
     group: GroupId,
-) -> Result<(LogSummary, bool), String> {
-    let (_, recovery) = Log::open(disk, options.clone()).map_err(|error| error.to_string())?;
-    let has_lost_end = recovery.reports.iter().any(|report| report.what == DamageWhat::End);
-    Ok((recovery.groups.get(&group).cloned().unwrap_or_default(), has_lost_end))
+) -> Result<LogFound, String> {
+    let (_, mut recovery) = Log::open(disk, options.clone()).map_err(|error| error.to_string())?;
+    let log = recovery.groups.remove(&group).unwrap_or_default();
+    Ok(LogFound { log, reports: recovery.reports })
 }
 
 impl World {
@@ -311,9 +326,15 @@ impl World {
         if process.is_wounded {
             return;
         }
-        let result = match log_summary(&process.disk, self.mix.log(id), group) {
-            Ok((_, true)) if process.is_tainted => return self.wound(id),
-            Ok((log, _)) => process.claims.check_opened(self.label(id), &log),
+        let result = match read_log(&process.disk, self.mix.log(id), group) {
+            Ok(found) if process.is_tainted && found.has_lost_end() => return self.wound(id),
+            Ok(LogFound { log, reports }) => {
+                let node = self.label(id);
+                let result = process.claims.check_opened(node, &log);
+                let is_honest = !process.is_tainted;
+                let is_whole = || damage::check_opened(node, &log, &reports);
+                result.and_then(|()| if is_honest { is_whole() } else { Ok(()) })
+            }
             // The node will say so itself.
             Err(_) => Ok(()),
         };
