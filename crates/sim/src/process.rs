@@ -91,6 +91,8 @@ pub(crate) struct Process {
     stalled: Vec<(Ticket, Ending)>,
     /// Until when its disk takes long.
     pub(crate) disk_slow_until: Instant,
+    /// Which node its folder makes it, as far as it knew when it last ran.
+    pub(crate) node: Option<NodeId>,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
     /// Whether its hard state may be lost: that takes everybody else to make up for.
@@ -187,6 +189,7 @@ impl Process {
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
+            node: None,
             is_wounded: false,
             is_forgetful: false,
             is_tainted: false,
@@ -689,6 +692,7 @@ impl World {
     pub(crate) fn end_life(&mut self, id: ProcessId, notice_max: Duration) {
         let Some(running) = self.processes[id.0].running.take() else { return };
         self.counts.crash_count += 1;
+        self.processes[id.0].node = running.status(self.now).node;
         for other in self.network.close_all(id) {
             let wait = self.dice.network.duration(Duration::from_micros(50), notice_max);
             self.plan_in(wait, Event::Closed(other, id));
