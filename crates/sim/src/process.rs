@@ -44,9 +44,10 @@ const EXILE_CUT_MAX: Duration = Duration::from_millis(100);
 /// What a folder says that knows itself refused.
 const REFUSED_FOR_GOOD: &str = "refused this data folder for good";
 
-/// What a folder says whose log lost its very last batch to damage before anything proved it synced, when its engine holds
-/// more: the member is to be replaced.
-const LOG_CUT_SHORT: &str = "the log was replaced or rolled back";
+/// What a folder says whose log lost its end to damage, when its engine holds more, or something else than what the lost
+/// end had replaced: the member is to be replaced.
+const LOG_CUT_SHORT: [&str; 2] =
+    ["the log was replaced or rolled back", "where the log holds another entry"];
 
 /// How long after a folder changed its peers may still have streams of the node before: they notice late that those are
 /// closed, and stand still at times.
@@ -282,7 +283,7 @@ impl World {
             Err(reason) if is_outcast && reason.contains(REFUSED_FOR_GOOD) => {
                 self.processes[id.0].is_barred = true;
             }
-            Err(reason) if self.processes[id.0].is_wounded && reason.contains(LOG_CUT_SHORT) => {
+            Err(reason) if self.processes[id.0].is_wounded && is_cut_short(&reason) => {
                 self.processes[id.0].is_exiled = true;
                 self.processes[id.0].is_barred = true;
             }
@@ -719,6 +720,11 @@ impl World {
         self.counts.unsynced_crash_count += u64::from(loss.unsynced_size > 0);
         self.counts.torn_count += loss.torn_count;
     }
+}
+
+/// Whether a node does not start because its log lost its end.
+fn is_cut_short(reason: &str) -> bool {
+    LOG_CUT_SHORT.iter().any(|text| reason.contains(text))
 }
 
 /// Whether an input is a peer's request for a vote.
