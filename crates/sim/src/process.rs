@@ -16,7 +16,7 @@ use crate::marks;
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
-use quorate_consensus::{Event as ConsensusEvent, Message};
+use quorate_consensus::{Event as ConsensusEvent, Message, RoleName};
 use quorate_log::{DamageReport, DamageWhat, Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
@@ -153,6 +153,8 @@ pub(crate) struct Running {
     wake_count: u64,
     /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
     idle_count: u64,
+    /// After how many more messages with entries it falls silent, if it is to.
+    pub(crate) appends_left: Option<u64>,
     /// Whether it was asked to leave.
     pub(crate) leaving: bool,
     /// Whether a failure of its disk was simulated in this life.
@@ -376,6 +378,7 @@ impl World {
             requests: BTreeMap::new(),
             wake_count: 0,
             idle_count: 0,
+            appends_left: None,
             leaving: false,
             disk_failed: false,
             engine_failed: false,
@@ -628,6 +631,9 @@ impl World {
                 if let Some(status) = self.group_status(id) {
                     let result = self.configurations.on_role(id, *role, &status);
                     self.accuse(result);
+                }
+                if *role == RoleName::Leader {
+                    self.on_reign(id);
                 }
             }
             ConsensusEvent::Configuration { index, configuration } => {

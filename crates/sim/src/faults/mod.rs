@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod links;
 mod loss;
+mod reigns;
 
 use crate::disk::Ending;
 use crate::fault_kind::FaultKind;
@@ -137,6 +138,7 @@ impl World {
                 self.lose_engine(victim);
             }
             FaultKind::HardStateLoss if works => return self.set_up_loss(),
+            FaultKind::ShortReigns => self.shorten_reigns(),
             FaultKind::Wipe if works && runs && self.may_exile(victim) => {
                 self.wipe(victim);
             }
