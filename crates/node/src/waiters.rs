@@ -695,7 +695,7 @@ mod tests {
         assert_eq!(over, Err(RefuseReason::Busy));
         assert_eq!(propose_bytes(&mut waiters, 900, largest.slice(..rest)), Ok(()));
         assert_eq!(propose(&mut waiters, 901), Err(RefuseReason::Busy));
-        waiters.on_applied(Index(5), &[RequestId(0)], &[RequestId(0)]);
+        waiters.on_applied(Index(5), &[RequestId(0)], &[RequestId(0)], &[]);
         assert_eq!(propose_bytes(&mut waiters, 901, largest.clone()), Ok(()));
         assert_eq!(propose(&mut waiters, 902), Err(RefuseReason::Busy));
     }

@@ -127,7 +127,8 @@ impl World {
         if id.0 < self.mix.process_count {
             return Some(NodeId(id.0 as u64 + 1));
         }
-        self.processes[id.0].running.as_ref().and_then(|running| running.status(self.now).node)
+        let process = &self.processes[id.0];
+        process.running.as_ref().map_or(process.node, |running| running.status(self.now).node)
     }
 
     /// How a newcomer is told to join; `None` for those who form the cluster.

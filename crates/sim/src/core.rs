@@ -72,7 +72,7 @@ impl World {
             } else if !self.processes[id.0].is_exiled {
                 let drawn = Ailment::ALL[self.dice.faults.position(Ailment::ALL.len())];
                 // Nobody writes until there is a leader in the core, and a leader only misses its disk when it writes.
-                let keeps_leading = matches!(drawn, Ailment::Stalled) && self.leader() == Some(id);
+                let keeps_leading = matches!(drawn, Ailment::Stalled) && self.leads(id);
                 let ailment = if keeps_leading { Ailment::Paused } else { drawn };
                 self.trace.step(self.now, "ailment", &[id.0 as u64], |f| {
                     write!(f, "n{} {ailment:?}", id.0 + 1)
@@ -92,8 +92,11 @@ impl World {
                 self.kill(id);
             }
             Ailment::Paused => {
-                if let Some(running) = &mut self.processes[id.0].running {
-                    running.paused_until = FOR_EVER;
+                let process = &mut self.processes[id.0];
+                match &mut process.running {
+                    Some(running) => running.paused_until = FOR_EVER,
+                    // Nobody starts it either: otherwise it would come back with nothing ailing it, and lead.
+                    None => process.is_frozen = true,
                 }
             }
             Ailment::Isolated => {
@@ -147,5 +150,24 @@ impl World {
             let life = process.life;
             self.plan_in(Duration::from_millis(1), Event::Open(id, life));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Life;
+    use crate::world::Options;
+
+    #[test]
+    fn who_is_down_when_it_is_to_stand_still_stays_down_until_it_is_healed() {
+        let mut world = World::new(0, Options::default());
+        let id = ProcessId(0);
+        world.afflict(id, Ailment::Paused);
+        world.open(id, Life(0));
+        assert!(world.processes[id.0].running.is_none(), "it is well while it should stand still");
+        world.heal_process(id);
+        world.open(id, Life(0));
+        assert!(world.processes[id.0].running.is_some(), "it stays down after it was healed");
     }
 }

@@ -61,6 +61,8 @@ kinds! {
     Pause = "pause" in Process;
     /// A process takes long for everything.
     Slow = "slow" in Process;
+    /// For a while whoever comes to lead falls silent or dies within moments.
+    ShortReigns = "short-reigns" in Process;
     /// A clock leaps forward.
     ClockLeap = "clock-leap" in Clock;
     /// A clock runs too fast or too slow from now on.

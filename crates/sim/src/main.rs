@@ -58,7 +58,7 @@ struct Arguments {
     /// How many seeds run at once; by default as many as there are processors.
     #[arg(long)]
     threads: Option<usize>,
-    /// Leave out what was added to the world later: changes of members and of settings, lost hard states. Seeds mean what they meant before.
+    /// Leave out what was added to the world later: changes of members and of settings, lost hard states, short reigns. Seeds mean what they meant before.
     #[arg(long)]
     plain: bool,
     /// Measure how fast a long history is judged, and run nothing.

@@ -46,12 +46,6 @@ pub const SNAPSHOT_GOES_ON: &str = "snapshot piece sent again";
 /// From so many seeds on, a run that misses a mark has failed.
 pub const SEED_COUNT_MIN: usize = 1_000;
 
-/// What takes more seeds to happen.
-pub const RARE: [&str; 1] = ["damaged slot given up by proof"];
-
-/// From so many on even that must.
-pub const RARE_SEED_COUNT_MIN: usize = 10_000;
-
 /// The mark that an event hits.
 #[must_use]
 pub fn of_event(event: &Event) -> Option<&'static str> {

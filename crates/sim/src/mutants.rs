@@ -105,11 +105,9 @@ impl Mutant {
             Mutant::Amnesia,
             Mutant::Makes(Mistake::ResetBeforeInstall),
             Mutant::Makes(Mistake::GivenUpUnproved),
-            Mutant::Makes(Mistake::TornIsWhole),
             Mutant::Makes(Mistake::RecycledEarly),
             Mutant::Makes(Mistake::OldTermCommit),
             Mutant::Makes(Mistake::InstallUnrecorded),
-            Mutant::Makes(Mistake::TailNotRewritten),
         ];
         !slow.contains(&self)
     }

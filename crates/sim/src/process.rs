@@ -3,7 +3,7 @@
 use crate::checkers::claims::Claims;
 use crate::checkers::order::Order;
 use crate::checkers::stalls::Stalls;
-use crate::checkers::{Violation, bounded};
+use crate::checkers::{Violation, bounded, damage};
 use crate::churn::Standing;
 use crate::clock::Clock;
 use crate::core::FOR_EVER;
@@ -16,8 +16,8 @@ use crate::marks;
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
-use quorate_consensus::{Event as ConsensusEvent, Message};
-use quorate_log::{DamageWhat, Log, LogOptions};
+use quorate_consensus::{Event as ConsensusEvent, Message, RoleName};
+use quorate_log::{DamageReport, DamageWhat, Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
 };
@@ -44,9 +44,10 @@ const EXILE_CUT_MAX: Duration = Duration::from_millis(100);
 /// What a folder says that knows itself refused.
 const REFUSED_FOR_GOOD: &str = "refused this data folder for good";
 
-/// What a folder says whose log lost its very last batch to damage before anything proved it synced, when its engine holds
-/// more: the member is to be replaced.
-const LOG_CUT_SHORT: &str = "the log was replaced or rolled back";
+/// What a folder says whose log lost its end to damage, when its engine holds more, or something else than what the lost
+/// end had replaced: the member is to be replaced.
+const LOG_CUT_SHORT: [&str; 2] =
+    ["the log was replaced or rolled back", "where the log holds another entry"];
 
 /// How long after a folder changed its peers may still have streams of the node before: they notice late that those are
 /// closed, and stand still at times.
@@ -91,6 +92,8 @@ pub(crate) struct Process {
     stalled: Vec<(Ticket, Ending)>,
     /// Until when its disk takes long.
     pub(crate) disk_slow_until: Instant,
+    /// Which node its folder makes it, as far as it knew when it last ran.
+    pub(crate) node: Option<NodeId>,
     /// Whether its log may be damaged.
     pub(crate) is_wounded: bool,
     /// Whether its hard state may be lost: that takes everybody else to make up for.
@@ -152,6 +155,8 @@ pub(crate) struct Running {
     wake_count: u64,
     /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
     idle_count: u64,
+    /// After how many more messages with entries it falls silent, if it is to.
+    pub(crate) appends_left: Option<u64>,
     /// Whether it was asked to leave.
     pub(crate) leaving: bool,
     /// Whether a failure of its disk was simulated in this life.
@@ -189,6 +194,7 @@ impl Process {
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
+            node: None,
             is_wounded: false,
             is_forgetful: false,
             is_tainted: false,
@@ -222,15 +228,30 @@ pub(crate) fn process_at(address: &str) -> Option<ProcessId> {
     process_named(address.strip_suffix(".sim:7000")?)
 }
 
-/// What a log on a disk says of the group, and whether its end is unreadable.
-pub(crate) fn log_summary(
+/// What a log on a disk says.
+pub(crate) struct LogFound {
+    /// Of the group.
+    pub(crate) log: LogSummary,
+    /// Of what it cannot read.
+    pub(crate) reports: Vec<DamageReport>,
+}
+
+impl LogFound {
+    /// Whether its end is unreadable.
+    pub(crate) fn has_lost_end(&self) -> bool {
+        self.reports.iter().any(|report| report.what == DamageWhat::End)
+    }
+}
+
+/// What a log on a disk says of a group.
+pub(crate) fn read_log(
     disk: &dyn DiskReader,
     options: &LogOptions,
     group: GroupId,
-) -> Result<(LogSummary, bool), String> {
-    let (_, recovery) = Log::open(disk, options.clone()).map_err(|error| error.to_string())?;
-    let has_lost_end = recovery.reports.iter().any(|report| report.what == DamageWhat::End);
-    Ok((recovery.groups.get(&group).cloned().unwrap_or_default(), has_lost_end))
+) -> Result<LogFound, String> {
+    let (_, mut recovery) = Log::open(disk, options.clone()).map_err(|error| error.to_string())?;
+    let log = recovery.groups.remove(&group).unwrap_or_default();
+    Ok(LogFound { log, reports: recovery.reports })
 }
 
 impl World {
@@ -266,7 +287,7 @@ impl World {
             Err(reason) if is_outcast && reason.contains(REFUSED_FOR_GOOD) => {
                 self.processes[id.0].is_barred = true;
             }
-            Err(reason) if self.processes[id.0].is_wounded && reason.contains(LOG_CUT_SHORT) => {
+            Err(reason) if self.processes[id.0].is_wounded && is_cut_short(&reason) => {
                 self.processes[id.0].is_exiled = true;
                 self.processes[id.0].is_barred = true;
             }
@@ -313,9 +334,15 @@ impl World {
         if process.is_wounded {
             return;
         }
-        let result = match log_summary(&process.disk, self.mix.log(id), group) {
-            Ok((_, true)) if process.is_tainted => return self.wound(id),
-            Ok((log, _)) => process.claims.check_opened(self.label(id), &log),
+        let result = match read_log(&process.disk, self.mix.log(id), group) {
+            Ok(found) if process.is_tainted && found.has_lost_end() => return self.wound(id),
+            Ok(LogFound { log, reports }) => {
+                let node = self.label(id);
+                let result = process.claims.check_opened(node, &log);
+                let is_honest = !process.is_tainted;
+                let is_whole = || damage::check_opened(node, &log, &reports);
+                result.and_then(|()| if is_honest { is_whole() } else { Ok(()) })
+            }
             // The node will say so itself.
             Err(_) => Ok(()),
         };
@@ -356,6 +383,7 @@ impl World {
             settling: BTreeMap::new(),
             wake_count: 0,
             idle_count: 0,
+            appends_left: None,
             leaving: false,
             disk_failed: false,
             engine_failed: false,
@@ -616,6 +644,9 @@ impl World {
                     let result = self.configurations.on_role(id, *role, &status);
                     self.accuse(result);
                 }
+                if *role == RoleName::Leader {
+                    self.on_reign(id);
+                }
             }
             ConsensusEvent::Configuration { index, configuration } => {
                 if let Some(status) = self.group_status(id) {
@@ -680,6 +711,7 @@ impl World {
     pub(crate) fn end_life(&mut self, id: ProcessId, notice_max: Duration) {
         let Some(running) = self.processes[id.0].running.take() else { return };
         self.counts.crash_count += 1;
+        self.processes[id.0].node = running.status(self.now).node;
         for other in self.network.close_all(id) {
             let wait = self.dice.network.duration(Duration::from_micros(50), notice_max);
             self.plan_in(wait, Event::Closed(other, id));
@@ -706,6 +738,11 @@ impl World {
         self.counts.unsynced_crash_count += u64::from(loss.unsynced_size > 0);
         self.counts.torn_count += loss.torn_count;
     }
+}
+
+/// Whether a node does not start because its log lost its end.
+fn is_cut_short(reason: &str) -> bool {
+    LOG_CUT_SHORT.iter().any(|text| reason.contains(text))
 }
 
 /// Whether an input is a peer's request for a vote.

@@ -72,12 +72,7 @@ impl Summary {
         if self.runs.len() < marks::SEED_COUNT_MIN {
             return Vec::new();
         }
-        let is_demanded = |mark: &str| {
-            !marks::RARE.contains(&mark) || self.runs.len() >= marks::RARE_SEED_COUNT_MIN
-        };
-        let is_missed = |mark: &&str| {
-            is_demanded(mark) && !self.runs.iter().any(|run| run.marks.contains_key(mark))
-        };
+        let is_missed = |mark: &&str| !self.runs.iter().any(|run| run.marks.contains_key(mark));
         marks::ALL.into_iter().filter(is_missed).collect()
     }
 

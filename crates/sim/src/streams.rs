@@ -3,7 +3,7 @@
 use crate::checkers::claims::{Claim, Claims};
 use crate::marks;
 use crate::network::{End, Life, Packet, ProcessId};
-use crate::process::{address, log_summary, name, process_at};
+use crate::process::{address, name, process_at, read_log};
 use crate::world::{Event, World};
 use bytes::BytesMut;
 use quorate_consensus::Message;
@@ -119,6 +119,7 @@ impl World {
             let running = self.processes[id.0].running.as_ref();
             let node = running.and_then(|running| running.node_id);
             self.matches.on_send(node.unwrap_or_else(|| self.label(id)), message);
+            self.count_append(id, message);
         }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {
             if let Claim::Voted(epoch) = claim
@@ -159,9 +160,10 @@ impl World {
         self.counts.claim_count += 1;
         let group = self.group();
         let durable = self.processes[id.0].disk.durable();
-        let result = match log_summary(&durable, self.mix.log(id), group) {
-            Ok((_, true)) if self.processes[id.0].is_tainted => return self.wound(id),
-            Ok((log, _)) => Claims::check_sent(self.label(id), claim, &log),
+        let is_tainted = self.processes[id.0].is_tainted;
+        let result = match read_log(&durable, self.mix.log(id), group) {
+            Ok(found) if is_tainted && found.has_lost_end() => return self.wound(id),
+            Ok(found) => Claims::check_sent(self.label(id), claim, &found.log),
             Err(error) => {
                 return self.fail("claims", format!("{} has no durable log: {error}", name(id)));
             }

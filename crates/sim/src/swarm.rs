@@ -123,11 +123,17 @@ const CHURN: PartsPerMillion = 350_000;
 /// How many seeds have hard states that are lost.
 const LOSS: PartsPerMillion = 250_000;
 
+/// How many seeds have leaders that die young.
+const REIGNS: PartsPerMillion = 250_000;
+
 /// How many seeds have processes that start with other settings now and then.
 const TUNED: PartsPerMillion = 250_000;
 
 /// How many seeds have clients that ask what became of their calls.
 const SETTLES: PartsPerMillion = 500_000;
+
+/// What is drawn apart, so that earlier seeds keep their meaning.
+const ADDED_LATER: [FaultKind; 2] = [FaultKind::HardStateLoss, FaultKind::ShortReigns];
 
 /// How many families of faults a seed leaves out.
 const FAMILY_LEFT_OUT: PartsPerMillion = 350_000;
@@ -153,6 +159,7 @@ impl Mix {
         mix.add_loss(&mut Dice::new(seed, "loss"));
         mix.add_tuning(&mut Dice::new(seed, "tuning"));
         mix.settles = Dice::new(seed, "settles").chance(SETTLES);
+        mix.add_reigns(&mut Dice::new(seed, "reigns"));
         mix
     }
 
@@ -161,6 +168,22 @@ impl Mix {
         if dice.chance(LOSS) {
             let interval = millis(dice, &[6_000, 12_000, 20_000]);
             self.faults.push(FaultRate { kind: FaultKind::HardStateLoss, interval });
+        }
+    }
+
+    /// Leaders die young, in some seeds. In half of these each entry travels alone, so that one may arrive where the next does
+    /// not.
+    fn add_reigns(&mut self, dice: &mut Dice) {
+        if !dice.chance(REIGNS) {
+            return;
+        }
+        let interval = millis(dice, &[5_000, 10_000, 20_000]);
+        self.faults.push(FaultRate { kind: FaultKind::ShortReigns, interval });
+        if dice.chance(500_000) {
+            for Settings { limits, .. } in &mut self.settings {
+                limits.append_size_max = 1;
+                limits.window_size_max = 1;
+            }
         }
     }
 
@@ -254,7 +277,8 @@ fn faults(dice: &mut Dice) -> Vec<FaultRate> {
     let mut faults = Vec::new();
     let families: Vec<FaultFamily> =
         FaultFamily::ALL.into_iter().filter(|_| !dice.chance(FAMILY_LEFT_OUT)).collect();
-    for kind in FaultKind::ALL.iter().filter(|kind| **kind != FaultKind::HardStateLoss) {
+    let is_old = |kind: &&FaultKind| !ADDED_LATER.contains(kind);
+    for kind in FaultKind::ALL.iter().filter(is_old) {
         let taken = dice.chance(KIND_TAKEN) && families.contains(&kind.family());
         let interval = millis(dice, &[6_000, 12_000, 20_000, 40_000]);
         if taken {

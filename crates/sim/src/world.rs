@@ -92,6 +92,8 @@ pub(crate) enum Event {
     Clog(ProcessId, Instant),
     /// A follower of this leader and the leader crash, and the follower loses its hard state.
     Forget(ProcessId, ProcessId),
+    /// A leader dies, if it is still in this life.
+    EndReign(ProcessId, Life),
     /// A disk has space again.
     Space(ProcessId),
     /// An operator looks at the members.
@@ -186,6 +188,8 @@ pub struct World {
     pub(crate) churn: Churn,
     /// What processes are set to when they start with other settings.
     pub(crate) tuning: Dice,
+    /// Until when leaders die young.
+    pub(crate) reigns_short_until: Instant,
     /// How far the run is.
     pub(crate) stage: Stage,
     /// Since when.
@@ -236,6 +240,7 @@ impl World {
             settling: Settling::new(seed),
             churn: Churn::new(seed, mix.churn),
             tuning: Dice::new(seed, "settings"),
+            reigns_short_until: Instant::ZERO,
             stage: Stage::Forming,
             stage_began: Instant::ZERO,
             probes: vec![None; count],
@@ -288,6 +293,7 @@ impl World {
             Event::Mend(links) => self.mend(&links),
             Event::Clog(victim, until) => self.begin_clog(victim, until),
             Event::Forget(victim, leader) => self.forget(victim, leader),
+            Event::EndReign(process, life) => self.end_reign(process, life),
             Event::Space(process) => self.processes[process.0].disk.set_full(false),
             Event::Operate => self.operate(),
             Event::Settle(origin, asked_count) => self.settle(origin, asked_count),

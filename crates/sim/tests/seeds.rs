@@ -1,5 +1,6 @@
 //! Seeds of the small world: unbroken code passes, broken code does not, and a seed is a whole history.
 
+use quorate_sim::fault_kind::FaultKind;
 use quorate_sim::mutants::Mutant;
 use quorate_sim::trace::Verbosity;
 use quorate_sim::{Options, Outcome, run};
@@ -21,6 +22,11 @@ fn check(outcome: &Outcome) {
         None,
         "seed {seed} ({mix}): replay with `cargo xtask sim --seed {seed} --seconds 15 --trace`"
     );
+}
+
+fn check_whole(outcome: &Outcome) {
+    let Outcome { seed, violation, .. } = outcome;
+    assert_eq!(*violation, None, "replay with `cargo xtask sim --seed {seed} --trace`");
 }
 
 #[test]
@@ -74,6 +80,31 @@ fn members_come_and_go_while_faults_strike() {
     }
     assert!(changes > 6, "only {changes} changes came to their end in {runs} runs");
     assert!(faults > 12, "only {faults} faults struck");
+}
+
+#[test]
+fn leaders_die_young_and_nothing_is_lost() {
+    let is_short = |seed: &u64| {
+        let faults = quorate_sim::swarm::Mix::draw(*seed).faults;
+        faults.iter().any(|rate| rate.kind == FaultKind::ShortReigns)
+    };
+    let (mut leaders, mut times) = (0, 0);
+    for seed in (400..).filter(is_short).take(6) {
+        let outcome = run(seed, short());
+        check(&outcome);
+        leaders += outcome.counts.leader_count;
+        times += outcome.counts.faults.get(&FaultKind::ShortReigns).copied().unwrap_or_default();
+    }
+    assert!(times > 3, "only {times} times were reigns made short");
+    assert!(leaders > 6 * 5, "only {leaders} leaders in six runs");
+}
+
+/// In these seeds a member leaves while it is down; the operator took it for a newcomer and waited for it for ever.
+#[test]
+fn a_member_that_leaves_while_it_is_down_has_left() {
+    for seed in [231, 246] {
+        check_whole(&run(seed, Options::default()));
+    }
 }
 
 #[test]

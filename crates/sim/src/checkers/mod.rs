@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod bounded;
 pub mod claims;
 pub mod configuration;
+pub mod damage;
 pub mod election;
 pub mod fates;
 pub mod linearizable;

@@ -199,6 +199,7 @@ impl World {
         process.claims = crate::checkers::claims::Claims::default();
         process.order = crate::checkers::order::Order::default();
         process.sabotage = None;
+        process.node = None;
         process.is_exiled = true;
         process.exiled_since = self.now;
         self.reopen_later(victim);

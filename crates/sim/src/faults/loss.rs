@@ -10,7 +10,7 @@
 //! acknowledged may be nowhere but with the leader (`docs/design/lost-hard-state.md`).
 
 use crate::network::ProcessId;
-use crate::process::{log_summary, name};
+use crate::process::{LogFound, name, read_log};
 use crate::world::{Event, World};
 use quorate_types::Index;
 use std::time::Duration;
@@ -82,8 +82,8 @@ impl World {
             let from_end = 1 + self.dice.faults.below(END_SIZE.min(*size));
             let length = [512, 4_096, 16_384][self.dice.faults.position(3)];
             disk.rot(file, size - from_end, length, 1 << self.dice.faults.position(8));
-            let left = log_summary(&disk.durable(), self.mix.log(victim), group);
-            let is_lost = left.is_ok_and(|(log, _)| {
+            let left = read_log(&disk.durable(), self.mix.log(victim), group);
+            let is_lost = left.is_ok_and(|LogFound { log, .. }| {
                 let is_begun = log.bounds.last > Index::ZERO;
                 log.hard_state.is_none() && is_begun
             });

@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod links;
 mod loss;
+mod reigns;
 
 use crate::disk::Ending;
 use crate::fault_kind::FaultKind;
@@ -10,7 +11,7 @@ use crate::finale::Stage;
 use crate::network::ProcessId;
 use crate::swarm::FaultRate;
 use crate::world::{Event, World};
-use quorate_consensus::Control;
+use quorate_consensus::{Control, RoleName};
 use quorate_node::{NodeInput, Request, RequestId};
 use quorate_types::{GroupId, NodeId};
 use std::time::Duration;
@@ -68,11 +69,12 @@ impl World {
 
     /// A process whose node says that it leads.
     pub(crate) fn leader(&self) -> Option<ProcessId> {
-        let leads = |id: &ProcessId| {
-            let Some(group) = self.group_status(*id) else { return false };
-            group.role == quorate_consensus::RoleName::Leader
-        };
-        self.ids().find(leads)
+        self.ids().find(|id| self.leads(*id))
+    }
+
+    /// Whether the node of this process says that it leads.
+    pub(crate) fn leads(&self, id: ProcessId) -> bool {
+        self.group_status(id).is_some_and(|group| group.role == RoleName::Leader)
     }
 
     /// Does it; false when there is nothing to do it to, or it would take what cannot be given back.
@@ -136,6 +138,7 @@ impl World {
                 self.lose_engine(victim);
             }
             FaultKind::HardStateLoss if works => return self.set_up_loss(),
+            FaultKind::ShortReigns => self.shorten_reigns(),
             FaultKind::Wipe if works && runs && self.may_exile(victim) => {
                 self.wipe(victim);
             }
