@@ -34,7 +34,7 @@ enum Task {
     /// The gate: tests, formatting, clippy, tidy, rustdoc, simulation, examples. Writes nothing to the tree.
     Ci {
         /// How many seeds the simulation runs.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 3000)]
         seeds: u64,
     },
     /// Formats the tree and applies clippy's machine-applicable suggestions.
