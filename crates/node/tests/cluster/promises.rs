@@ -143,7 +143,12 @@ impl Alone {
                         DiskOp::Allocate { file, .. } if self.is_full => {
                             Err(DiskError::NoSpace(file))
                         }
-                        op => self.disk.execute(op),
+                        op @ (DiskOp::Allocate { .. }
+                        | DiskOp::Write { .. }
+                        | DiskOp::Read { .. }
+                        | DiskOp::Rename { .. }
+                        | DiskOp::Delete { .. }
+                        | DiskOp::Replace { .. }) => self.disk.execute(op),
                     };
                     let done = DiskDone { id: request.id, result };
                     self.node.handle(self.now, NodeInput::Disk(done));
@@ -232,14 +237,14 @@ fn a_follower_leaves_at_once() {
 #[test]
 fn leadership_is_handed_to_one_that_can_be_reached() {
     let (mut world, leader, others) = formed();
-    for gone in 0..2 {
-        world.kill(others[gone]);
+    for gone in &others {
+        world.kill(gone);
         world.run(Duration::from_millis(10));
         world.tell(&leader, NodeInput::Shutdown);
         let begun = world.now;
         world.await_that("stop", |world| world.host(&leader).stopped.is_some());
         assert!(world.now.since(begun) < Duration::from_millis(300));
-        for name in [others[gone], &leader] {
+        for name in [*gone, &leader] {
             world.start(name);
         }
         world.await_leader();
