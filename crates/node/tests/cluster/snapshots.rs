@@ -57,6 +57,8 @@ fn a_laggard_is_brought_up_by_a_snapshot_and_keeps_it_over_restarts() {
 #[test]
 fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     let (mut world, laggard) = with_laggard();
+    let leader = world.await_leader();
+    let epoch = world.status(&leader).groups[&GROUP].epoch.number;
     world.host_mut(&laggard).is_cut_before_install_ends = true;
     world.start(&laggard);
     world.await_that("crash", |world| world.host(&laggard).node.is_none());
@@ -67,6 +69,7 @@ fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     world.await_that("run", |world| world.is_running(&laggard));
     assert!(world.has_note(&laggard, "finishing the install of a snapshot"));
     let status = world.status(&laggard);
+    assert_eq!(status.groups[&GROUP].epoch.number, epoch, "it has not forgotten its promises");
     assert!(
         status.groups[&GROUP].last.index >= synced.index,
         "its log begins where the engine stands"
