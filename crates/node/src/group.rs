@@ -605,3 +605,16 @@ fn open_protocol(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_disk_requests_have_one_name() {
+        let mut ids = DiskIds::new();
+        let names: Vec<u64> = (0..9).map(|_| ids.next().0).collect();
+        assert!(names.iter().all(|name| *name > 1 << 62), "those of the log lie below");
+        assert!(names.is_sorted_by(|one, next| one < next));
+    }
+}

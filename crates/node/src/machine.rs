@@ -372,6 +372,9 @@ mod tests {
         assert_eq!(wanted(&installing), None);
         assert!(installing.usable(slots(1..=5, 0)).is_empty());
         assert!(!installing.take_sync_now());
+        installing.install_failed();
+        assert_eq!(wanted(&installing), Some(1..=5));
+        installing.begin_install();
         installing.installed(at(3));
         assert_eq!(wanted(&installing), Some(4..=5));
 

@@ -409,6 +409,11 @@ mod tests {
         let effects = outbound.on_ack(seconds(1), NodeId(2), TransferId(7), 3);
         assert!(matches!(effects[..], [TransferEffect::Machine(MachineRequest::NextChunk)]));
         assert_eq!(pieces(&outbound.on_time(seconds(2))), [3, 4, 5, 6, 7]);
+        let half = Instant(seconds(2).0 + 1);
+        assert!(outbound.on_ack(half, NodeId(2), TransferId(7), 3).is_empty());
+        assert_eq!(outbound.next_deadline(), Some(seconds(3)), "nothing more was taken in");
+        outbound.on_ack(half, NodeId(2), TransferId(7), 4);
+        assert_eq!(outbound.next_deadline(), Some(half + RESEND_AFTER));
         let effects = outbound.on_ack(seconds(2), NodeId(2), TransferId(7), 8);
         assert!(effects.is_empty(), "a chunk is being read");
         assert_eq!(pieces(&outbound.on_time(seconds(9))), []);

@@ -420,3 +420,23 @@ fn a_list_that_cannot_be_meant_is_refused_at_open() {
         assert!(is_as_expected, "{text:?}, not {part:?}");
     }
 }
+
+#[test]
+fn a_founder_that_was_away_when_its_cluster_was_formed_is_told_so() {
+    let mut world = World::new(&NAMES);
+    world.start("n1");
+    world.host_mut("n1").is_disk_held = true;
+    world.start("n2");
+    world.start("n3");
+    // n1 has recorded nothing, so that nobody can know the cluster to be formed.
+    let waits_for_n1 = |world: &World, name: &str| {
+        world.status(name).phase == Phase::Forming { missing: vec!["n1".into()] }
+    };
+    world.await_that("records", |world| ["n2", "n3"].iter().all(|name| waits_for_n1(world, name)));
+    world.run(Duration::from_secs(1));
+    world.kill("n3");
+    world.release_disk("n1");
+    world.await_that("n1 and n2", |world| world.is_running("n1") && world.is_running("n2"));
+    world.start("n3");
+    world.await_that("n3", |world| world.is_running("n3"));
+}

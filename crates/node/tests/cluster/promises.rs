@@ -2,7 +2,7 @@
 
 use crate::world::{Disk, World};
 use bytes::Bytes;
-use quorate_consensus::Control;
+use quorate_consensus::{Control, RoleName};
 use quorate_node::{
     Answer, MachineDone, MachineRequest, Node, NodeEffect, NodeInput, NodeOptions, Phase, Request,
     RequestId, StopReason,
@@ -98,12 +98,15 @@ fn a_change_of_members_that_nobody_answers_ends_at_its_deadline() {
 fn a_proposal_goes_to_the_next_leader_as_soon_as_there_is_one() {
     for _ in 0..3 {
         let (mut world, leader, others) = formed();
+        let lost = world.propose(others[0], 1);
         world.kill(&leader);
         world.run(Duration::from_millis(10));
-        let id = world.propose(others[0], 1);
+        let late = world.propose(others[0], 2);
         world.await_leader();
         world.run(Duration::from_millis(20));
-        assert!(world.host(others[0]).replies.contains_key(&id));
+        for id in [lost, late] {
+            assert!(world.host(others[0]).replies.contains_key(&id));
+        }
     }
 }
 
@@ -117,6 +120,8 @@ struct Alone {
     notes: Vec<String>,
     /// Whether no file can be made.
     is_full: bool,
+    /// How often one could not be.
+    refused_count: u64,
 }
 
 impl Alone {
@@ -134,6 +139,7 @@ impl Alone {
             asked: Vec::new(),
             notes: Vec::new(),
             is_full: false,
+            refused_count: 0,
         }
     }
 
@@ -144,9 +150,15 @@ impl Alone {
                 NodeEffect::Disk(request) => {
                     let result = match request.op {
                         DiskOp::Allocate { file, .. } if self.is_full => {
+                            self.refused_count += 1;
                             Err(DiskError::NoSpace(file))
                         }
-                        op => self.disk.execute(op),
+                        op @ (DiskOp::Allocate { .. }
+                        | DiskOp::Write { .. }
+                        | DiskOp::Read { .. }
+                        | DiskOp::Rename { .. }
+                        | DiskOp::Delete { .. }
+                        | DiskOp::Replace { .. }) => self.disk.execute(op),
                     };
                     let done = DiskDone { id: request.id, result };
                     self.node.handle(self.now, NodeInput::Disk(done));
@@ -210,11 +222,14 @@ fn a_driver_is_told_when_something_waits_for_an_apply() {
 
 #[test]
 fn a_node_that_leaves_answers_syncs_and_hands_leadership_over_first() {
-    let (mut world, leader, _) = formed();
+    let (mut world, leader, others) = formed();
     let id = world.propose(&leader, 5);
     world.tell(&leader, NodeInput::Shutdown);
     let begun = world.now;
     world.await_that("stop", |world| world.host(&leader).stopped.is_some());
+    world.run(Duration::from_millis(10));
+    let leads = |name: &&str| world.status(name).groups[&GROUP].role == RoleName::Leader;
+    assert!(others.iter().any(leads), "another leads at once");
     assert!(world.now.since(begun) < Duration::from_millis(300));
     let host = world.host(&leader);
     assert_eq!(host.replies.get(&id), Some(&5));
@@ -224,25 +239,27 @@ fn a_node_that_leaves_answers_syncs_and_hands_leadership_over_first() {
 }
 
 #[test]
-fn a_follower_leaves_at_once() {
+fn a_follower_leaves_as_soon_as_nobody_waits() {
     let (mut world, _, others) = formed();
+    let id = world.propose(others[0], 5);
     world.tell(others[0], NodeInput::Shutdown);
     let begun = world.now;
     world.await_that("stop", |world| world.host(others[0]).stopped.is_some());
     assert!(world.now.since(begun) < Duration::from_millis(100));
+    assert_eq!(world.host(others[0]).replies.get(&id), Some(&5));
 }
 
 #[test]
 fn leadership_is_handed_to_one_that_can_be_reached() {
     let (mut world, leader, others) = formed();
-    for gone in 0..2 {
-        world.kill(others[gone]);
+    for gone in &others {
+        world.kill(gone);
         world.run(Duration::from_millis(10));
         world.tell(&leader, NodeInput::Shutdown);
         let begun = world.now;
         world.await_that("stop", |world| world.host(&leader).stopped.is_some());
         assert!(world.now.since(begun) < Duration::from_millis(300));
-        for name in [others[gone], &leader] {
+        for name in [*gone, &leader] {
             world.start(name);
         }
         world.await_leader();
@@ -261,7 +278,7 @@ fn nothing_comes_after_a_stop() {
     let mut alone = Alone::new();
     alone.propose(8);
     alone.apply();
-    let mut is_stopped = false;
+    let (mut is_synced, mut is_stopped) = (false, false);
     let mut last = Vec::new();
     alone.node.handle(alone.now, NodeInput::Shutdown);
     while let Some(effect) = alone.node.poll() {
@@ -269,6 +286,14 @@ fn nothing_comes_after_a_stop() {
         is_stopped = matches!(effect, NodeEffect::Stop(StopReason::Asked));
         match effect {
             NodeEffect::Machine { request: MachineRequest::Sync, .. } => {
+                // All else that it asks for comes before this is done.
+                while let Some(other) = alone.node.poll() {
+                    assert!(
+                        !matches!(other, NodeEffect::Stop(_)),
+                        "what is applied is not durable"
+                    );
+                }
+                is_synced = true;
                 let applied = alone.node.status(alone.now).applied[&GROUP];
                 let done = MachineDone::Synced(applied);
                 alone.node.handle(alone.now, NodeInput::Machine { group: GROUP, done });
@@ -285,7 +310,7 @@ fn nothing_comes_after_a_stop() {
             | NodeEffect::Stop(_) => {}
         }
     }
-    assert!(is_stopped);
+    assert!(is_synced && is_stopped);
     assert!(!last.is_empty(), "that the last batch is synced is said for the next open");
     assert_eq!(alone.node.next_deadline(), None);
     alone.now += Duration::from_secs(9);
@@ -303,10 +328,15 @@ fn a_full_log_goes_on_once_there_is_space() {
     }
     assert!(is_full(&alone, "is full"), "{:?}", alone.notes);
     alone.notes.clear();
-    for _ in 0..30 {
+    let (begun, before) = (alone.now, alone.refused_count);
+    for _ in 0..60 {
         alone.now = alone.node.next_deadline().expect("it tries again").max(alone.now);
         alone.tell(NodeInput::Tick);
     }
+    let second_count = alone.now.since(begun).as_secs();
+    let tried_count = alone.refused_count - before;
+    assert!(second_count > 1);
+    assert!((second_count - 1..=second_count + 1).contains(&tried_count), "{tried_count} tries");
     assert!(!is_full(&alone, "space again"));
     alone.is_full = false;
     let begun = alone.now;
@@ -358,6 +388,10 @@ fn damage_of_the_log_is_reported_at_the_start() {
     assert!(world.has_note("n2", "the log is damaged"), "{:?}", world.host("n2").notes);
 }
 
+fn is_identity(request: &DiskRequest) -> bool {
+    matches!(&request.op, DiskOp::Replace { file, .. } if file.as_str() == "identity")
+}
+
 /// Starts a node on its own and does what it asks of the disk one thing at a time, as long as `goes_on`, which is shown the
 /// node and what waits.
 fn start_slowly(
@@ -378,7 +412,9 @@ fn start_slowly(
         if !goes_on(&node, now, &waiting) {
             return;
         }
-        if let Some(DiskRequest { id, op }) = waiting.pop_front() {
+        // The identity file is the slowest.
+        let place = waiting.iter().position(|request| !is_identity(request)).unwrap_or(0);
+        if let Some(DiskRequest { id, op }) = waiting.remove(place) {
             let result = disk.execute(op);
             node.handle(now, NodeInput::Disk(DiskDone { id, result }));
         } else {
@@ -392,13 +428,16 @@ fn start_slowly(
 fn a_replica_runs_only_once_the_identity_file_knows_its_cluster() {
     let mut world = World::new(&["n1"]);
     let disk = Disk::default();
-    let mut write_count = 0;
+    let (mut write_count, mut first) = (0, None);
     start_slowly(world.options("n1"), &disk, |node, now, waiting| {
-        let is_running = node.status(now).phase == Phase::Running;
-        let is_identity = |request: &DiskRequest| matches!(&request.op, DiskOp::Replace { file, .. } if file.as_str() == "identity");
-        let is_writing = waiting.iter().any(is_identity);
-        assert!(!is_running || !is_writing);
-        write_count += u64::from(is_writing);
+        let phase = node.status(now).phase;
+        let write = waiting.iter().find(|request| is_identity(request)).map(|request| request.id);
+        let start = *first.get_or_insert(write);
+        assert!(start.is_some(), "the start is recorded");
+        assert!(write != start || phase == Phase::Recovering, "{phase:?}");
+        let is_running = phase == Phase::Running;
+        assert!(!is_running || write.is_none());
+        write_count += u64::from(write.is_some());
         !is_running
     });
     assert!(write_count >= 3, "the start, the roster, the membership");

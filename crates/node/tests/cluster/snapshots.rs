@@ -57,6 +57,8 @@ fn a_laggard_is_brought_up_by_a_snapshot_and_keeps_it_over_restarts() {
 #[test]
 fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     let (mut world, laggard) = with_laggard();
+    let leader = world.await_leader();
+    let before = world.status(&leader).groups[&GROUP].clone();
     world.host_mut(&laggard).is_cut_before_install_ends = true;
     world.start(&laggard);
     world.await_that("crash", |world| world.host(&laggard).node.is_none());
@@ -66,11 +68,10 @@ fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     world.start(&laggard);
     world.await_that("run", |world| world.is_running(&laggard));
     assert!(world.has_note(&laggard, "finishing the install of a snapshot"));
-    let status = world.status(&laggard);
-    assert!(
-        status.groups[&GROUP].last.index >= synced.index,
-        "its log begins where the engine stands"
-    );
+    let group = &world.status(&laggard).groups[&GROUP];
+    assert!(group.last.index >= synced.index, "its log begins where the engine stands");
+    assert_eq!(group.epoch.number, before.epoch.number, "it has not forgotten its promises");
+    assert_eq!(group.configuration, before.configuration);
     assert_eq!(world.sum(&laggard), 200);
     world.run(Duration::from_secs(2));
     let install = quorate_types::FileName::new("install-0");

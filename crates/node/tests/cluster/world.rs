@@ -280,6 +280,16 @@ impl World {
         }
     }
 
+    /// The disk of a node does what it was asked meanwhile, and goes on.
+    pub(crate) fn release_disk(&mut self, name: &str) {
+        let host = self.host_mut(name);
+        host.is_disk_held = false;
+        for request in std::mem::take(&mut host.held_disk) {
+            self.on_disk(name, request);
+        }
+        self.pump(name);
+    }
+
     /// Deletes a killed node's data folder.
     pub(crate) fn wipe(&mut self, name: &str) {
         let host = self.host_mut(name);
