@@ -46,6 +46,7 @@ impl World {
         }
         let patience_max = self.mix.workload.patience_max;
         let patience = self.dice.clients.duration(Duration::from_millis(300), patience_max);
+        let patience = self.impatience(client, call).unwrap_or(patience);
         let group = self.group();
         if self.options.mutant == Some(Mutant::ProposedTwice) && self.dice.clients.chance(20_000) {
             self.propose_beside(process, call);

@@ -503,6 +503,7 @@ impl World {
         if status.phase == Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
+        let settling_count = running.settling.len();
         let result = self.check_exiles(id, &status);
         self.accuse(result);
         let callers = self.mix.workload.client_count + self.processes.len() + OPERATOR_COUNT;
@@ -512,8 +513,9 @@ impl World {
             let result = process.order.on_status(group, has_state, process.is_wounded);
             let limits = &self.mix.settings[id.0].limits;
             // A client that stopped waiting may have called again.
+            let waiting_max = callers * 2 + settling_count;
             let result =
-                result.and(bounded::check(group, status.waiting_count, limits, callers * 2));
+                result.and(bounded::check(group, status.waiting_count, limits, waiting_max));
             // Who was refused leads nobody, whatever its replica last said of itself.
             let result = match status.phase {
                 Phase::Running => result.and(process.stalls.on_status(group, local)),

@@ -1,6 +1,7 @@
 //! Clients that want to know for certain what became of a call whose outcome was unknown.
 
-use crate::dice::Dice;
+use crate::dice::{Dice, PartsPerMillion};
+use crate::history::{Call, ClientId};
 use crate::marks;
 use crate::network::ProcessId;
 use crate::world::{Event, World};
@@ -14,6 +15,15 @@ const ASKED_MAX: u32 = 8;
 
 /// How long to wait for an answer before another process is asked.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many calls are given up so soon that they may still be on their way.
+const IMPATIENT: PartsPerMillion = 50_000;
+
+/// How soon at the least.
+const IMPATIENCE_MIN: Duration = Duration::from_millis(5);
+
+/// How soon at the most.
+const IMPATIENCE_MAX: Duration = Duration::from_millis(60);
 
 /// The dice of those who ask.
 #[derive(Clone, Debug)]
@@ -31,10 +41,22 @@ impl Settling {
 }
 
 impl World {
+    /// How long a client waits that gives up while its call is still on its way.
+    pub(crate) fn impatience(&mut self, client: ClientId, call: Call) -> Option<Duration> {
+        let is_probe = client.0 >= self.mix.workload.client_count;
+        if !self.mix.settles || is_probe || call.is_read() {
+            return None;
+        }
+        let dice = &mut self.settling.dice;
+        dice.chance(IMPATIENT).then(|| dice.duration(IMPATIENCE_MIN, IMPATIENCE_MAX))
+    }
+
     /// A call has ended without a known outcome.
     pub(crate) fn on_unknown(&mut self, origin: Option<Origin>) {
         let Some(origin) = origin.filter(|_| self.mix.settles) else { return };
-        let wait = self.settling.dice.duration(Duration::ZERO, Duration::from_secs(2));
+        let dice = &mut self.settling.dice;
+        let wait_max = if dice.chance(500_000) { IMPATIENCE_MAX } else { Duration::from_secs(2) };
+        let wait = dice.duration(Duration::ZERO, wait_max);
         self.plan_in(wait, Event::Settle(origin, 1));
     }
 

@@ -157,6 +157,11 @@ impl Raft {
         if is_held {
             self.tail.purge(position);
             self.writes.push(Op::Purge(position));
+            // The entry that put it in force may be among those that are damaged.
+            if *self.membership.at(position.index) != configuration {
+                self.membership.append(position.index, configuration.clone());
+                self.event(Event::Configuration { index: position.index, configuration });
+            }
             self.membership.purge(position.index);
         } else {
             self.tail.reset(position);
