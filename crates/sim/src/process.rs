@@ -151,6 +151,9 @@ pub(crate) struct Running {
     pub(crate) requests: BTreeMap<RequestId, ClientId>,
     /// Requests that ask what became of a proposal.
     pub(crate) settling: BTreeMap<RequestId, Origin>,
+    /// Whether it has met a slot that it cannot read. Those behind it are suspected of the same and written again when they
+    /// come again, applied or not.
+    pub(crate) is_suspicious: bool,
     /// How often it was woken.
     wake_count: u64,
     /// How often in a row it was woken when it had asked to be, had nothing to do, and asked for the same moment again.
@@ -381,6 +384,7 @@ impl World {
             next_request: 0,
             requests: BTreeMap::new(),
             settling: BTreeMap::new(),
+            is_suspicious: false,
             wake_count: 0,
             idle_count: 0,
             appends_left: None,
@@ -503,14 +507,15 @@ impl World {
         if status.phase == Phase::Running && status.awaiting_snapshot.is_empty() {
             process.is_stateless = false;
         }
-        let settling_count = running.settling.len();
+        let (settling_count, is_suspicious) = (running.settling.len(), running.is_suspicious);
         let result = self.check_exiles(id, &status);
         self.accuse(result);
         let callers = self.mix.workload.client_count + self.processes.len() + OPERATOR_COUNT;
         let process = &mut self.processes[id.0];
         if let Some(group) = status.groups.get(&GroupId(0)) {
             let has_state = !status.awaiting_snapshot.contains(&GroupId(0));
-            let result = process.order.on_status(group, has_state, process.is_wounded);
+            let result =
+                process.order.on_status(group, has_state, process.is_wounded || is_suspicious);
             let limits = &self.mix.settings[id.0].limits;
             // A client that stopped waiting may have called again.
             let waiting_max = callers * 2 + settling_count;
@@ -666,8 +671,12 @@ impl World {
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
             | ConsensusEvent::Mended { .. }
-            | ConsensusEvent::MembershipAnswer { .. }
-            | ConsensusEvent::NotReady { .. } => {}
+            | ConsensusEvent::MembershipAnswer { .. } => {}
+            ConsensusEvent::NotReady { .. } => {
+                if let Some(running) = &mut self.processes[id.0].running {
+                    running.is_suspicious = true;
+                }
+            }
         }
     }
 

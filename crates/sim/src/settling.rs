@@ -1,6 +1,7 @@
 //! Clients that want to know for certain what became of a call whose outcome was unknown.
 
 use crate::dice::{Dice, PartsPerMillion};
+use crate::finale::Stage;
 use crate::history::{Call, ClientId};
 use crate::marks;
 use crate::network::ProcessId;
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 /// How often somebody asks before it is given up: processes that were asked may have crashed.
 const ASKED_MAX: u32 = 8;
+
+/// How many ask one process at a time: under some settings a cluster makes its way one entry at a time.
+const ASKING_MAX: usize = 3;
 
 /// How long to wait for an answer before another process is asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -62,7 +66,8 @@ impl World {
 
     /// Somebody asks a process that runs; if no answer comes, another one later.
     pub(crate) fn settle(&mut self, origin: Origin, asked_count: u32) {
-        if self.settling.told.contains(&origin) {
+        // Once the world is healed, nothing is added to what it has to catch up with.
+        if self.settling.told.contains(&origin) || self.stage != Stage::Working {
             return;
         }
         if asked_count < ASKED_MAX {
@@ -71,7 +76,8 @@ impl World {
         let ids: Vec<ProcessId> = self.ids().collect();
         let id = ids[self.settling.dice.position(ids.len())];
         let group = self.group();
-        let Some(running) = &mut self.processes[id.0].running else { return };
+        let running = self.processes[id.0].running.as_mut();
+        let Some(running) = running.filter(|it| it.settling.len() < ASKING_MAX) else { return };
         running.next_request += 1;
         let request_id = RequestId(running.next_request);
         running.settling.insert(request_id, origin);
