@@ -2,7 +2,7 @@
 
 use crate::counter::Counter;
 use crate::world::World;
-use quorate_node::{Answer, Phase, StopReason};
+use quorate_node::{Answer, Join, Phase, StopReason};
 use quorate_types::{Configuration, GroupId, Incarnation, Intent, Member, NodeId};
 use std::time::Duration;
 
@@ -241,6 +241,29 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
     world.kill("n4");
     let leader = world.await_leader();
     assert_eq!(world.add(&leader, 1), 8);
+}
+
+#[test]
+fn a_member_says_where_the_cluster_reaches_it_whatever_it_was_started_with() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    world.kill("n3");
+    world.await_that("a leader of two", |world| world.leader().is_some());
+    replace(&mut world, "n1", "n4", &["n2", "n4"], "n2,n3,n4");
+    replace(&mut world, "n2", "n5", &["n4", "n5"], "n3,n4,n5");
+    for name in ["n4", "n5"] {
+        world.kill(name);
+        let mut options = world.options(name);
+        options.cluster.clear();
+        let (contacts, address) = (vec!["n1:1".to_owned()], "elsewhere:1".to_owned());
+        options.join = Some(Join { contacts, address });
+        world.start_with(options).expect("it is a member");
+    }
+    // All that n3 knows of them is what they say.
+    world.start("n3");
+    await_voters(&mut world, &["n3", "n4", "n5"], "n3,n4,n5");
+    assert_eq!(world.sum("n3"), 3);
 }
 
 #[test]
