@@ -533,7 +533,7 @@ impl Group {
             Event::Role { role: RoleName::Leader, .. } => self.on_leader(Some(self.node)),
             Event::Configuration { index, configuration } => {
                 let former = self.configuration().cloned();
-                self.configurations.retain(|at, _| at < index);
+                self.configurations.split_off(index);
                 self.configurations.insert(*index, configuration.clone());
                 self.later.pass(former.as_ref(), configuration);
                 self.has_configuration_changed = true;
