@@ -43,6 +43,23 @@ impl DiskIds {
     }
 }
 
+/// The names of reads of the log, of which several may be under way.
+#[derive(Debug)]
+struct ReadIds(u64);
+
+impl ReadIds {
+    /// None was used.
+    fn new() -> ReadIds {
+        ReadIds(0)
+    }
+
+    /// The next.
+    fn next(&mut self) -> ReadId {
+        self.0 += 1;
+        ReadId(self.0)
+    }
+}
+
 /// What a group reaches of its node.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
@@ -130,8 +147,8 @@ pub(crate) struct Group {
     save_up_to: Option<Index>,
     /// Reads of the log that the protocol asked for.
     fetches: BTreeMap<ReadId, FetchId>,
-    /// The next read of the log.
-    next_read: u64,
+    /// Names of reads of the log.
+    read_ids: ReadIds,
 }
 
 impl Group {
@@ -166,7 +183,7 @@ impl Group {
             install_write: None,
             save_up_to: None,
             fetches: BTreeMap::new(),
-            next_read: 0,
+            read_ids: ReadIds::new(),
         }
     }
 
@@ -484,7 +501,7 @@ impl Group {
                 match ctx.log.cached(self.id, first, last, budget) {
                     Some(slots) => fetched.push((id, slots)),
                     None => {
-                        let read = self.take_read_id();
+                        let read = self.read_ids.next();
                         self.fetches.insert(read, id);
                         ctx.log.fetch(self.id, read, first, last, budget);
                     }
@@ -516,7 +533,7 @@ impl Group {
             Event::Role { role: RoleName::Leader, .. } => self.on_leader(Some(self.node)),
             Event::Configuration { index, configuration } => {
                 let former = self.configuration().cloned();
-                self.configurations.retain(|at, _| at < index);
+                self.configurations.split_off(index);
                 self.configurations.insert(*index, configuration.clone());
                 self.later.pass(former.as_ref(), configuration);
                 self.has_configuration_changed = true;
@@ -581,11 +598,6 @@ impl Group {
         ctx.out.push_back(NodeEffect::Send { stream, frame });
     }
 
-    fn take_read_id(&mut self) -> ReadId {
-        self.next_read += 1;
-        ReadId(self.next_read)
-    }
-
     /// Whether the configuration has changed since this was last asked.
     pub(crate) fn take_configuration_change(&mut self) -> bool {
         std::mem::take(&mut self.has_configuration_changed)
@@ -615,6 +627,13 @@ mod tests {
         let mut ids = DiskIds::new();
         let names: Vec<u64> = (0..9).map(|_| ids.next().0).collect();
         assert!(names.iter().all(|name| *name > 1 << 62), "those of the log lie below");
+        assert!(names.is_sorted_by(|one, next| one < next));
+    }
+
+    #[test]
+    fn no_two_reads_of_a_log_have_one_name() {
+        let mut ids = ReadIds::new();
+        let names: Vec<u64> = (0..9).map(|_| ids.next().0).collect();
         assert!(names.is_sorted_by(|one, next| one < next));
     }
 }

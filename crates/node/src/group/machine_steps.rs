@@ -77,7 +77,7 @@ impl Group {
             match ctx.log.cached(self.id, first, last, APPLY_SIZE_MAX) {
                 Some(slots) => self.hand_over_slots(ctx, slots),
                 None => {
-                    let read = self.take_read_id();
+                    let read = self.read_ids.next();
                     self.machine.reading(read);
                     ctx.log.fetch(self.id, read, first, last, APPLY_SIZE_MAX);
                 }

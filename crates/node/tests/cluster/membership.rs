@@ -2,7 +2,8 @@
 
 use crate::counter::Counter;
 use crate::world::World;
-use quorate_node::{Answer, Phase, StopReason};
+use quorate_consensus::Control;
+use quorate_node::{Answer, Join, Phase, Request, StopReason};
 use quorate_types::{Configuration, GroupId, Incarnation, Intent, Member, NodeId};
 use std::time::Duration;
 
@@ -244,6 +245,29 @@ fn a_member_that_was_down_while_all_others_were_replaced_hears_the_new_ones() {
 }
 
 #[test]
+fn a_member_says_where_the_cluster_reaches_it_whatever_it_was_started_with() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    world.add(&leader, 3);
+    world.kill("n3");
+    world.await_that("a leader of two", |world| world.leader().is_some());
+    replace(&mut world, "n1", "n4", &["n2", "n4"], "n2,n3,n4");
+    replace(&mut world, "n2", "n5", &["n4", "n5"], "n3,n4,n5");
+    for name in ["n4", "n5"] {
+        world.kill(name);
+        let mut options = world.options(name);
+        options.cluster.clear();
+        let (contacts, address) = (vec!["n1:1".to_owned()], "elsewhere:1".to_owned());
+        options.join = Some(Join { contacts, address });
+        world.start_with(options).expect("it is a member");
+    }
+    // All that n3 knows of them is what they say.
+    world.start("n3");
+    await_voters(&mut world, &["n3", "n4", "n5"], "n3,n4,n5");
+    assert_eq!(world.sum("n3"), 3);
+}
+
+#[test]
 fn a_change_that_the_log_has_lost_is_remembered_by_the_state_machine() {
     let mut world = World::formed(&NAMES);
     let leader = world.await_leader();
@@ -322,4 +346,69 @@ fn a_newcomer_that_is_killed_before_it_has_read_anything_goes_on() {
     world.start("n4");
     world.await_that("n4", |world| world.is_running("n4"));
     assert_eq!(world.sum("n4"), 5);
+}
+
+/// Whether a member of that name is in the configuration in force.
+fn knows(world: &World, name: &str, member: &str) -> bool {
+    let status = world.status(name);
+    let Some(group) = status.groups.get(&GroupId(0)) else { return false };
+    group.configuration.members.values().any(|known| known.name == member)
+}
+
+#[test]
+fn a_member_is_cast_out_only_by_a_removal_that_is_committed() {
+    let mut world = World::formed(&NAMES);
+    let old = world.await_leader();
+    let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != old).collect();
+    world.add(&old, 3);
+    world.start_joining("n4", "n1");
+    assert_eq!(world.change(&old, add("n4", false)), Answer::Taken);
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3");
+
+    // The removal waits for n5. When that has come, all append it, and the disks of too few hold it.
+    let exchanged = world.change(&old, |target| {
+        add("n5", true)(target);
+        remove("n4")(target);
+    });
+    assert_eq!(exchanged, Answer::Taken);
+    world.start_joining("n5", &old);
+    world.await_that("the removal", |world| !knows(world, &old, "n4"));
+    others.iter().for_each(|name| world.host_mut(name).is_disk_held = true);
+    world.await_that("the removal", |world| NAMES.iter().all(|name| !knows(world, name, "n4")));
+    world.await_that("a refusal", |world| world.has_note("n4", "this cluster has no member n4"));
+    world.run(Duration::from_millis(200));
+    assert!(world.is_running("n4"), "{:?}", world.host("n4").stopped);
+
+    // The others have forgotten it, and overrule the one whose disk held it: when that leads again, n4 hears it.
+    world.kill(&old);
+    world.kill("n5");
+    for name in &others {
+        world.kill(name);
+        world.start(name);
+    }
+    let leader = world.await_leader();
+    world.add(&leader, 4);
+    world.start(&old);
+    world.await_that("the log", |world| world.is_running(&old));
+    assert!(!knows(&world, &old, "n4"), "its log holds the removal");
+    world.await_leader();
+    assert_eq!(world.sum(&old), 7);
+    let heir = world.status(&old).node.expect("a member");
+    let control = Control::Transfer(heir);
+    world.request(&leader, Request::Control { group: GroupId(0), control });
+    world.await_that("the heir", |world| world.leader().as_ref() == Some(&old));
+    world.add(&old, 5);
+    assert_eq!(world.sum("n4"), 12);
+
+    // The removal, which waits again, is called off.
+    let base = world.status(&old).groups[&GroupId(0)].configuration.clone();
+    let kept = world.change(&old, |target| {
+        remove("n5")(target);
+        let n4 = base.members.iter().find(|(_, member)| member.name == "n4");
+        let (node, member) = n4.expect("it is still there");
+        target.members.insert(*node, Member { intent: Intent::Stay, ..member.clone() });
+    });
+    assert_eq!(kept, Answer::Taken);
+    await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3");
+    assert!(knows(&world, &old, "n4") && !knows(&world, &old, "n5"));
 }

@@ -2,9 +2,9 @@
 
 use crate::counter::Counter;
 use crate::world::World;
-use quorate_consensus::{Limits, RefuseReason};
+use quorate_consensus::{Limits, RefuseReason, plan};
 use quorate_node::{Answer, StopReason};
-use quorate_types::{ApplyFault, GroupId};
+use quorate_types::{ApplyFault, GroupId, Incarnation, Index, Member};
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(0);
@@ -52,6 +52,35 @@ fn a_laggard_is_brought_up_by_a_snapshot_and_keeps_it_over_restarts() {
         world.await_leader();
         assert_eq!(world.sum(&laggard), 200);
     }
+}
+
+#[test]
+fn a_laggard_whose_vote_a_change_waits_for_gets_a_snapshot_from_before_it() {
+    let (mut world, laggard) = with_laggard();
+    let leader = world.await_leader();
+    let other = NAMES.into_iter().find(|name| *name != leader && *name != laggard);
+    let other = other.expect("three");
+    world.host_mut(other).is_disk_held = true;
+    let added = world.change(&leader, |target| {
+        let member = target.members.values().next().expect("three").clone();
+        let member = Member {
+            incarnation: Incarnation::UNBOUND,
+            name: "n4".into(),
+            peer_address: "n4:1".into(),
+            voter: false,
+            ..member
+        };
+        target.members.insert(plan::next_node(target), member);
+    });
+    assert_eq!(added, Answer::Taken);
+    let change = world.status(&leader).groups[&GROUP].last.index;
+    world.start(&laggard);
+    world.await_that("the change", |world| {
+        world.status(&laggard).groups.get(&GROUP).is_some_and(|group| group.committed >= change)
+    });
+    let purged = world.status(&laggard).log.groups[&GROUP].bounds.purged.index;
+    assert!(Index(100) < purged && purged < change, "the snapshot is of {purged}");
+    assert_eq!(world.sum(&laggard), 200);
 }
 
 #[test]
