@@ -79,7 +79,9 @@ impl World {
     /// Whether the durable half of a log is whole, and its node agrees.
     fn is_log_sound(&self, id: ProcessId) -> bool {
         let process = &self.processes[id.0];
-        if process.sabotage.is_some() || process.disk.is_loss_open() {
+        let is_owed = process.sabotage.is_some() || process.disk.is_loss_open();
+        // One behind the end harms the log once that comes near it.
+        if is_owed || process.disk.has_lost_pages("log") {
             return false;
         }
         let opened = Log::open(&process.disk.durable(), self.mix.log(id).clone());

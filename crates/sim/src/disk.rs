@@ -251,6 +251,13 @@ impl CrashDisk {
         }
     }
 
+    /// Whether a page in a folder cannot be read, used or not: what comes to stand before it is then uncertain.
+    #[must_use]
+    pub fn has_lost_pages(&self, folder: &str) -> bool {
+        let mut files = self.files.iter().filter(|(name, _)| is_in(name, folder));
+        files.any(|(_, file)| file.has_lost_pages())
+    }
+
     /// A lost write that too little followed comes to rest after all.
     fn bring_back_lost(&mut self) {
         if let Some(lost) = self.lost.take()

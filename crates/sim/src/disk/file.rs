@@ -97,6 +97,11 @@ impl SimFile {
         }
     }
 
+    /// Whether a page cannot be read.
+    pub(super) fn has_lost_pages(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     /// Makes the page at an offset unreadable.
     pub(super) fn lose_page(&mut self, offset: usize) {
         self.unreadable.insert(offset / PAGE_SIZE);
