@@ -74,3 +74,52 @@ impl Fates {
 fn violation(seen: String) -> Violation {
     Violation { promise: "fates", seen }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::{Bytes, BytesMut};
+    use quorate_types::{Epoch, TransactionId};
+
+    fn origin(sequence: u64) -> Origin {
+        Origin { node: NodeId(1), incarnation: Incarnation(7), sequence }
+    }
+
+    fn entry(kind: EntryKind, origin: Origin, body: Bytes) -> Entry {
+        Entry::new(Epoch::new(1, NodeId(1)), kind, origin, TransactionId(0), body)
+    }
+
+    fn settle(own: u64, target: u64) -> Entry {
+        let mut body = BytesMut::new();
+        origin(target).encode(&mut body);
+        entry(EntryKind::Settle, origin(own), body.freeze())
+    }
+
+    #[test]
+    fn only_what_came_first_may_be_told() {
+        let command = |sequence| entry(EntryKind::Command, origin(sequence), Bytes::new());
+        // 1 is applied, 2 settled before it comes, 3 settled after it has come, 9 has not come.
+        let log = [command(1), settle(4, 2), command(2), command(3), settle(5, 3)];
+        let mut fates = Fates::default();
+        for (at, entry) in log.iter().enumerate() {
+            let index = Index(1 + at as u64);
+            // Every replica applies it; what is applied again changes nothing.
+            assert_eq!(fates.on_apply(index, entry), Ok(()));
+            assert_eq!(fates.on_apply(Index(1), &settle(6, 1)), Ok(()));
+        }
+        let truth = [(1, Fate::Applied), (2, Fate::Never), (3, Fate::Applied)];
+        for (sequence, fate) in truth {
+            for told in [Fate::Applied, Fate::Never, Fate::Open, Fate::Forgotten] {
+                let result = fates.on_told(origin(sequence), told);
+                assert_eq!(result.is_ok(), told == fate, "{sequence} {told:?}");
+            }
+        }
+        for told in [Fate::Applied, Fate::Never, Fate::Open, Fate::Forgotten] {
+            assert!(fates.on_told(origin(9), told).is_err(), "nobody settled it");
+        }
+        let late = Index(1 + log.len() as u64);
+        assert_eq!(fates.on_apply(late, &command(1 + ORIGIN_WINDOW)), Ok(()));
+        assert_eq!(fates.on_told(origin(1), Fate::Forgotten), Ok(()));
+        assert!(fates.on_told(origin(2), Fate::Forgotten).is_err());
+    }
+}
