@@ -5,6 +5,7 @@ use crate::clients::Addresses;
 use crate::disk::Disk;
 use crate::etcd;
 use crate::space::Space;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -185,12 +186,15 @@ impl Cluster {
         members.into_iter().try_for_each(|node| self.start(node))
     }
 
-    /// Sends a signal to a node that runs.
+    /// Sends a signal to a node that runs. One that has ended by itself, and is waited for by whoever expects it, is none: it
+    /// ends between two looks at it.
     pub(crate) fn signal(&mut self, node: usize, signal: Signal) -> Result<()> {
         let one = &self.nodes[node];
         let Some(child) = &one.process else { return Ok(()) };
-        kill_process(Pid::from_child(child), signal)
-            .map_err(|error| format!("a signal to {}: {error}", one.name))
+        match kill_process(Pid::from_child(child), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(format!("a signal to {}: {error}", one.name)),
+        }
     }
 
     /// `kill -9`, as close together as one thread can.
