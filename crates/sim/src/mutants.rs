@@ -107,6 +107,7 @@ impl Mutant {
             Mutant::Makes(Mistake::GivenUpUnproved),
             Mutant::Makes(Mistake::RecycledEarly),
             Mutant::Makes(Mistake::OldTermCommit),
+            Mutant::Makes(Mistake::OldLeaderObeyed),
             Mutant::Makes(Mistake::SettledApplied),
             Mutant::Makes(Mistake::InstallUnrecorded),
         ];
