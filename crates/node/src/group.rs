@@ -262,6 +262,11 @@ impl Group {
                 let deadline = deadline.unwrap_or(now + timeout);
                 self.waiters.propose(id, kind, body, deadline)
             }
+            Request::Settle { origin, .. } if !self.waiters.may_exist(origin) => {
+                let text = format!("{} has made no proposal {origin}", self.node);
+                ctx.answer([(id, Answer::Declined(text))]);
+                Ok(())
+            }
             Request::Settle { origin, deadline, .. } => {
                 self.waiters.settle(id, origin, deadline.unwrap_or(now + timeout))
             }

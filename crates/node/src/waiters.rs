@@ -235,6 +235,7 @@ impl Waiters {
         self.unsent.sort_unstable();
         self.unsent.dedup();
         for sequence in self.unsent.drain(..) {
+            let origin = Origin { node: self.node, incarnation: self.incarnation, sequence };
             let Some(waiting) = self.proposals.get_mut(sequence) else { continue };
             if let Some(at) = waiting.resend_at {
                 self.resends.remove(at);
@@ -244,7 +245,6 @@ impl Waiters {
             waiting.in_doubt = true;
             waiting.resend_at = Some(now + pause);
             self.resends.add(now + pause, sequence);
-            let origin = Origin { node: self.node, incarnation: self.incarnation, sequence };
             proposals.push(Proposal {
                 origin,
                 kind: waiting.kind,
@@ -435,22 +435,20 @@ impl Waiters {
     }
 
     /// Whether an origin can be that of a proposal: of this folder's, only what it has given out.
-    fn may_exist(&self, origin: Origin) -> bool {
+    pub(crate) fn may_exist(&self, origin: Origin) -> bool {
         let is_own = origin.node == self.node && origin.incarnation == self.incarnation;
         !origin.is_none() && (!is_own || origin.sequence < self.next_sequence)
     }
 
-    /// A client wants to know what became of a proposal for certain. Settling it is a proposal as well, which may be sent
-    /// again.
+    /// A client wants to know what became of a proposal for certain, which [may exist](Waiters::may_exist). Settling it is a
+    /// proposal as well, which may be sent again.
     pub(crate) fn settle(
         &mut self,
         request: RequestId,
         origin: Origin,
         deadline: Instant,
     ) -> Result<(), RefuseReason> {
-        if !self.may_exist(origin) {
-            return Err(RefuseReason::NotReady);
-        }
+        assert!(self.may_exist(origin), "{origin} was never given out");
         let mut body = BytesMut::new();
         origin.encode(&mut body);
         self.propose(request, EntryKind::Settle, body.freeze(), deadline)
@@ -469,7 +467,10 @@ impl Waiters {
             Some(Wait::Proposal(sequence)) => {
                 let waiting = self.proposals.get(*sequence).filter(|waiting| !waiting.in_doubt);
                 let refused = waiting.map(|it| it.refused.unwrap_or(RefuseReason::NoLeader));
-                (refused, Some(self.origin(*sequence)))
+                // Whoever settles a proposal knows its name, and can ask again.
+                let is_named = self.proposals.get(*sequence);
+                let is_named = is_named.is_some_and(|it| it.kind != EntryKind::Settle);
+                (refused, is_named.then(|| self.origin(*sequence)))
             }
             Some(Wait::Barrier(_) | Wait::Index(..)) | None => (None, None),
         };
@@ -629,8 +630,7 @@ mod tests {
         assert_eq!(waiters.on_time(at(10), &nobody), vec![(RequestId(1), unknown)]);
         let never_given = Origin { sequence: origin.sequence + 1, ..origin };
         for wrong in [never_given, Origin::NONE] {
-            let refused = waiters.settle(RequestId(2), wrong, at(20));
-            assert_eq!(refused, Err(RefuseReason::NotReady), "{wrong}");
+            assert!(!waiters.may_exist(wrong), "{wrong}");
         }
         let elsewhere = Origin { node: NodeId(2), ..never_given };
         for (id, target) in [(2, origin), (3, elsewhere)] {
@@ -642,7 +642,9 @@ mod tests {
         let answers = waiters.on_applied(Index(5), &[RequestId(2)], &[], &settled);
         assert_eq!(answers, vec![(RequestId(2), Answer::Settled(Fate::Never))]);
         assert_eq!(waiters.on_applied(Index(6), &[RequestId(2)], &[], &settled), Vec::new());
-        assert_eq!(waiters.count(), 1);
+        let unknown = Answer::Unknown { origin: None, missing: Vec::new() };
+        assert_eq!(waiters.on_time(at(20), &nobody), vec![(RequestId(3), unknown)]);
+        assert_eq!(waiters.count(), 0);
     }
 
     #[test]

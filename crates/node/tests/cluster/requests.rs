@@ -178,6 +178,10 @@ fn only_settling_makes_entries_that_settle() {
     let id = world.request(&leader, request);
     world.await_that("end", |world| world.is_over(&leader, id));
     assert!(matches!(world.host(&leader).answers[&id], Answer::Refused { .. }));
+    let settle = Request::Settle { group: GroupId(0), origin: Origin::NONE, deadline: None };
+    let id = world.request(&leader, settle);
+    world.await_that("end", |world| world.is_over(&leader, id));
+    assert!(matches!(world.host(&leader).answers[&id], Answer::Declined(_)), "nobody made it");
 }
 
 #[test]
