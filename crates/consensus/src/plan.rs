@@ -11,9 +11,7 @@
 //! Each step is one entry, and none is taken before the one before is committed. Before *enter* another target may take
 //! the place of this one; from then on the change is carried through.
 
-use quorate_types::{
-    Configuration, ConfigurationError, Incarnation, Intent, Member, Mistake, NodeId,
-};
+use quorate_types::{Configuration, ConfigurationError, Incarnation, Intent, Member, NodeId};
 use std::collections::BTreeSet;
 
 /// Why a target cannot be taken in.
@@ -198,7 +196,6 @@ fn enter(current: &Configuration) -> Configuration {
         Intent::Promote => true,
         Intent::Remove => member.voter,
     });
-    let changes_votes = changes_votes && !Mistake::JointSkipped.is_made();
     for member in next.members.values_mut() {
         member.outgoing_voter = changes_votes && member.voter;
         member.voter = match member.intent {
@@ -215,7 +212,7 @@ fn enter(current: &Configuration) -> Configuration {
 }
 
 /// The configuration after a joint one.
-fn leave(current: &Configuration) -> Configuration {
+pub(crate) fn leave(current: &Configuration) -> Configuration {
     let mut next = current.clone();
     drop_members(&mut next, |member| member.outgoing_voter && !member.voter);
     for member in next.members.values_mut() {

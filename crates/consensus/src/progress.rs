@@ -1,6 +1,6 @@
 //! How far a peer has come, as its leader sees it.
 
-use quorate_types::{Index, Instant, Mistake, Position};
+use quorate_types::{Index, Instant, Position};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -73,10 +73,7 @@ impl Progress {
 
     /// How many more entry bytes may be sent; a message may go over it once the window is not full.
     pub(crate) fn room(&self, window_size_max: usize) -> usize {
-        match Mistake::WindowIgnored.is_made() {
-            true => usize::MAX,
-            false => window_size_max.saturating_sub(self.in_flight_size),
-        }
+        window_size_max.saturating_sub(self.in_flight_size)
     }
 
     /// Takes in that entries up to `last` were sent, or a message without entries.
@@ -97,8 +94,7 @@ impl Progress {
     /// Takes in that the peer holds everything up to `index`; gives the age of the oldest message that this
     /// answers.
     pub(crate) fn acknowledged(&mut self, index: Index, now: Instant) -> Option<Duration> {
-        let known = if Mistake::MatchRegress.is_made() { Index::ZERO } else { self.matched };
-        self.matched = known.max(index);
+        self.matched = self.matched.max(index);
         self.next = self.next.max(self.matched.next());
         let mut oldest = None;
         while self.in_flight.front().is_some_and(|message| message.last <= self.matched) {

@@ -1,6 +1,6 @@
 //! What was asked of the log, and how much of it is durable.
 
-use quorate_types::{HardState, Index, Instant, Mistake, Op, Slot, WriteId};
+use quorate_types::{HardState, Index, Instant, Op, Slot, WriteId};
 use std::collections::VecDeque;
 
 /// A write that the log has not completed.
@@ -132,9 +132,7 @@ impl Writes {
         }
         let Some(last) = last else { return false };
         let unfinished = self.in_flight.iter().map(|write| write.first).min().unwrap_or(NONE);
-        let changed =
-            if Mistake::DurableByIndex.is_made() { NONE } else { unfinished.min(self.first) };
-        let proved = last.min(changed.previous());
+        let proved = last.min(unfinished.min(self.first).previous());
         self.durable = self.durable.max(proved);
         true
     }
@@ -145,6 +143,12 @@ impl Writes {
             return Some(self.next);
         }
         self.in_flight.back().map(|write| write.id)
+    }
+
+    /// The first unfinished write after which the log reaches to `index`. It promises nothing: a later one may change
+    /// what stands there. Only a mistake asks for it.
+    pub(crate) fn first_reaching(&self, index: Index) -> Option<WriteId> {
+        self.in_flight.iter().find(|write| write.last >= index).map(|write| write.id)
     }
 
     /// When the oldest unfinished write was asked for.

@@ -110,6 +110,7 @@ impl Mutant {
             Mutant::Makes(Mistake::OldLeaderObeyed),
             Mutant::Makes(Mistake::SettledApplied),
             Mutant::Makes(Mistake::InstallUnrecorded),
+            Mutant::Makes(Mistake::DurableByIndex),
         ];
         !slow.contains(&self)
     }

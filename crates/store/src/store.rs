@@ -312,7 +312,9 @@ impl<V: EngineView> Applying<'_, V> {
         if entry.kind() == EntryKind::Settle {
             touch(settled_by(entry).map_err(unsupported)?);
         }
-        self.origins.admit(entry).map_err(unsupported)
+        let is_forced =
+            Mistake::SettledApplied.is_made() && self.origins.fate(entry.origin()) == Fate::Never;
+        self.origins.admit(entry).map(|is_new| is_new || is_forced).map_err(unsupported)
     }
 
     /// Ends an entry's part of the digest chain: its position, and what it left the revisions at.

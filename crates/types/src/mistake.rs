@@ -46,7 +46,7 @@ mistakes! {
     AfterIgnored = "after-ignored", "contract: a promise waits for the write that makes it true";
     /// The completion of any write releases everything that waits, also for later writes.
     ReleasedByAnyWrite = "released-by-any-write", "contract: that very write's completion releases, no other";
-    /// A completed write vouches for its indexes, also where a later write changes them.
+    /// An acknowledgement leaves with the first write that reaches to its index, also where a later one changes it.
     DurableByIndex = "durable-by-index", "F2: an index says nothing of durability, only the write does";
     /// An acknowledgement that was meant for an earlier leadership counts for the present one.
     StaleAckCounted = "stale-ack", "F2: an answer counts only in the epoch that it answers";

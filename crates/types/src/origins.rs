@@ -4,7 +4,7 @@
 //! [`ORIGIN_WINDOW`] sequences up to it. What lies below the window counts as seen: whoever proposes keeps
 //! fewer than a window's worth of proposals undecided, so only proposals already given up fall there.
 
-use crate::{DecodeError, Entry, EntryKind, Incarnation, Mistake, NodeId, Origin, Reader, Writer};
+use crate::{DecodeError, Entry, EntryKind, Incarnation, NodeId, Origin, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,10 +77,7 @@ impl OriginTable {
         match entry.kind() {
             EntryKind::Noop | EntryKind::Configuration => Ok(false),
             EntryKind::Command | EntryKind::WriteSet | EntryKind::Prepared => {
-                let origin = entry.origin();
-                let is_forced =
-                    Mistake::SettledApplied.is_made() && self.fate(origin) == Fate::Never;
-                Ok(self.record(origin) == OriginVerdict::New || is_forced)
+                Ok(self.record(entry.origin()) == OriginVerdict::New)
             }
             EntryKind::Settle => {
                 let target = settled_by(entry)?;

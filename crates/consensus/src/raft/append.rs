@@ -201,7 +201,10 @@ impl Raft {
         let Some(index) = self.acknowledgement.take() else { return };
         let (Some(leader), Role::Follower) = (self.term_leader, &self.role) else { return };
         let epoch = Epoch::new(self.term(), leader);
-        let after = self.writes.latest();
+        let after = match Mistake::DurableByIndex.is_made() {
+            true => self.writes.first_reaching(index),
+            false => self.writes.latest(),
+        };
         let digest = self.digests.back().copied();
         let outcome = AppendOutcome::Matched(index);
         self.send(leader, Message::AppendReply { epoch, outcome, digest }, after);

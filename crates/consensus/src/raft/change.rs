@@ -14,7 +14,7 @@
 
 use super::message::Message;
 use super::replica::{Raft, Role};
-use crate::plan::{PlanError, next_step, take_in};
+use crate::plan::{PlanError, leave, next_step, take_in};
 use crate::progress::ProgressState;
 use crate::{Event, StepDownReason};
 use quorate_types::{
@@ -114,7 +114,8 @@ impl Raft {
         let is_ready = |node: NodeId| self.is_ready_to_vote(node);
         let is_reachable = |node: NodeId| self.has_followed(node);
         if let Some(next) = next_step(self.membership.latest(), is_ready, is_reachable) {
-            self.append_configuration(&next);
+            let skipped = Mistake::JointSkipped.is_made().then(|| leave(&next));
+            self.append_configuration(skipped.as_ref().unwrap_or(&next));
         } else if !self.is_voter() {
             self.hand_over_to_anybody();
             self.step_down(StepDownReason::Removed);

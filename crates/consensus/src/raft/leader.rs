@@ -344,6 +344,9 @@ impl Raft {
                 if index > peer.progress.matched && peer.catch_up.is_some() {
                     peer.catch_up = Some(now);
                 }
+                if Mistake::MatchRegress.is_made() {
+                    peer.progress.matched = index;
+                }
                 if let Some(age) = peer.progress.acknowledged(index, now) {
                     self.metrics.log_replication_latency.entry(from).or_default().observe(age);
                 }
@@ -526,7 +529,10 @@ impl Raft {
                 return;
             }
             let bare = probing == Some(true) || peer.link_down;
-            let room = peer.progress.room(limits.window_size_max);
+            let room = match Mistake::WindowIgnored.is_made() {
+                true => usize::MAX,
+                false => peer.progress.room(limits.window_size_max),
+            };
             let is_idle = peer.progress.in_flight_size() == 0;
             let is_old = next < self.tail.first_cached();
             // The two ways keep no order between them: one is changed for the other when nothing is on its way.
