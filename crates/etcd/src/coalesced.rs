@@ -2,40 +2,66 @@
 //!
 //! The answers of one commit become ready at the same moment, each in a task of its own, and many of them belong to one
 //! connection. A connection that wrote as soon as the first of them was there would make a system call and a packet of
-//! each, for which its client wakes up every time. So the connection goes once around the scheduler before it
-//! writes: the tasks that are ready by then have put their answers beside the first.
+//! each, for which its client wakes up every time. So what is written is gathered, and a flush waits until the
+//! connection has gone once around the scheduler: the tasks that are ready by then have put their answers beside the first.
+//!
+//! HTTP/2 flushes after each frame that it does not copy into its own buffer (of 1 KiB and more), so one that must not
+//! return before the bytes are gone would split the answers again. A flush is therefore answered at once and done in the
+//! next turn, or with the next flush: large frames share a write by two.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use std::io::{IoSlice, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// A socket whose writes stand back once behind what is ready.
+/// The most bytes that are gathered; more make whoever writes wait for the socket.
+const GATHERED_SIZE_MAX: usize = 64 * 1024;
+
+/// The bytes of buffer that a connection keeps when there is nothing to write.
+const KEPT_SIZE_MAX: usize = 4 * 1024;
+
+/// A socket that gathers what is written until the connection's next turn.
+///
+/// It is for connections that flush in each turn, as those of hyper do.
 ///
 /// # Invariants
-/// 1. A write stands back at most once between two flushes, so everything written is on its way after one more turn.
+/// 1. At most one flush between two that reach the socket is put off, and the task is queued again then: everything
+///    written is on its way after one more turn, or after a shutdown.
+/// 2. `0 <= gone <= gathered.len() <= GATHERED_SIZE_MAX`.
 #[derive(Debug)]
 pub(crate) struct Coalesced<S> {
     /// The socket.
     socket: S,
-    /// Whether the writes since the last flush have stood back.
-    stood_back: bool,
+    /// What was written since the last flush that reached the socket.
+    gathered: Vec<u8>,
+    /// How much of it the socket has taken.
+    gone: usize,
+    /// Whether a flush was put off since then.
+    put_off: bool,
 }
 
 impl<S> Coalesced<S> {
+    /// Gathers what is written to `socket`.
     pub(crate) fn new(socket: S) -> Coalesced<S> {
-        Coalesced { socket, stood_back: false }
+        Coalesced { socket, gathered: Vec::new(), gone: 0, put_off: false }
     }
+}
 
-    /// Goes once around the scheduler.
-    fn stand_back(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.stood_back {
-            return Poll::Ready(());
+impl<S: Write + Unpin> Coalesced<S> {
+    /// Gives the socket all that was gathered.
+    fn write_out(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while self.gone < self.gathered.len() {
+            let rest = &self.gathered[self.gone..];
+            match ready!(Pin::new(&mut self.socket).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(Error::from(ErrorKind::WriteZero))),
+                taken => self.gone += taken,
+            }
         }
-        self.stood_back = true;
-        // A task that wakes itself is queued behind those that are ready.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        self.gathered.clear();
+        self.gathered.shrink_to(KEPT_SIZE_MAX);
+        self.gone = 0;
+        self.put_off = false;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -49,6 +75,7 @@ impl<S: Read + Unpin> Read for Coalesced<S> {
     }
 }
 
+/// Not vectored: HTTP/2 then copies small frames into one buffer, and flushes between large ones only.
 impl<S: Write + Unpin> Write for Coalesced<S> {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -56,33 +83,32 @@ impl<S: Write + Unpin> Write for Coalesced<S> {
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
         let this = self.get_mut();
-        ready!(this.stand_back(context));
-        Pin::new(&mut this.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.stand_back(context));
-        Pin::new(&mut this.socket).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        if this.gathered.len() == GATHERED_SIZE_MAX {
+            ready!(this.write_out(context))?;
+        }
+        let taken = bytes.len().min(GATHERED_SIZE_MAX - this.gathered.len());
+        this.gathered.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.socket).poll_flush(context))?;
-        this.stood_back = false;
-        Poll::Ready(Ok(()))
+        if !this.gathered.is_empty() {
+            if !this.put_off {
+                this.put_off = true;
+                // A task that wakes itself is queued behind those that are ready.
+                context.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.write_out(context))?;
+        }
+        Pin::new(&mut this.socket).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
+        let this = self.get_mut();
+        ready!(this.write_out(context))?;
+        Pin::new(&mut this.socket).poll_shutdown(context)
     }
 }
 
@@ -104,59 +130,190 @@ mod tests {
         }
     }
 
+    /// A socket that takes `room` bytes at a time and notes each piece.
+    struct Pieces {
+        room: usize,
+        pieces: Vec<usize>,
+        bytes: Vec<u8>,
+        is_shut: bool,
+    }
+
+    impl Pieces {
+        fn new(room: usize) -> Pieces {
+            Pieces { room, pieces: Vec::new(), bytes: Vec::new(), is_shut: false }
+        }
+    }
+
+    impl Write for Pieces {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<Result<usize>> {
+            let this = self.get_mut();
+            let taken = bytes.len().min(this.room);
+            // Every other time there is no room at all.
+            if this.pieces.last().is_some_and(|piece| *piece > 0) {
+                this.pieces.push(0);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.pieces.push(taken);
+            this.bytes.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            self.get_mut().is_shut = true;
+            Poll::Ready(Ok(()))
+        }
+    }
+
     #[test]
-    fn a_write_stands_back_once_between_two_flushes() {
+    fn what_is_written_between_two_turns_leaves_together() {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut context = Context::from_waker(&waker);
         let mut socket = Coalesced::new(TokioIo::new(Vec::new()));
-        let mut write = |socket: &mut Coalesced<TokioIo<Vec<u8>>>, bytes: &[u8]| {
-            Pin::new(socket).poll_write(&mut context, bytes).map(|written| written.ok())
-        };
         for turn in 1..=3 {
-            assert_eq!(write(&mut socket, b"one "), Poll::Pending);
-            assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "whoever stands back is woken");
-            assert_eq!(write(&mut socket, b"one "), Poll::Ready(Some(4)));
-            assert_eq!(write(&mut socket, b"two "), Poll::Ready(Some(4)));
-            let mut context = Context::from_waker(&waker);
+            for bytes in [&b"one "[..], b"two "] {
+                let written = Pin::new(&mut socket).poll_write(&mut context, bytes);
+                assert!(matches!(written, Poll::Ready(Ok(4))));
+                if bytes == b"one " {
+                    assert!(Pin::new(&mut socket).poll_flush(&mut context).is_ready());
+                    assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "the task is queued again");
+                    assert_eq!(socket.socket.inner().len(), 8 * (turn - 1), "put off");
+                }
+            }
             assert!(Pin::new(&mut socket).poll_flush(&mut context).is_ready());
+            assert_eq!(socket.socket.inner().len(), 8 * turn, "gone by the next turn");
         }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 3);
         assert_eq!(socket.socket.into_inner(), b"one two one two one two ");
     }
 
-    /// As the door does it: the answers of many tasks that become ready at one moment are on one connection.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_becomes_ready_together_is_written_together() {
-        const ANSWERS: usize = 50;
-        let (answers, mut queue) = tokio::sync::mpsc::unbounded_channel::<()>();
-        let connection = tokio::spawn(async move {
-            let mut socket = Coalesced::new(TokioIo::new(Vec::new()));
-            let (mut pending, mut writes) = (0, Vec::new());
-            std::future::poll_fn(|context| {
-                while let Poll::Ready(Some(())) = queue.poll_recv(context) {
-                    pending += 1;
-                }
-                while pending > 0 {
-                    let written = Pin::new(&mut socket).poll_write(context, &vec![0; pending]);
-                    if written.is_pending() {
-                        return Poll::Pending;
-                    }
-                    writes.push(std::mem::take(&mut pending));
-                    assert!(Pin::new(&mut socket).poll_flush(context).is_ready());
-                }
-                let is_done = writes.iter().sum::<usize>() == ANSWERS;
-                if is_done { Poll::Ready(std::mem::take(&mut writes)) } else { Poll::Pending }
-            })
-            .await
-        });
-        // All on the one worker, one after the other.
-        tokio::spawn(async move {
-            for _ in 0..ANSWERS {
-                let answers = answers.clone();
-                tokio::spawn(async move { answers.send(()) });
+    /// Writes all of `bytes` and gives how often the socket made it wait.
+    fn write_all(
+        socket: &mut Coalesced<Pieces>,
+        context: &mut Context<'_>,
+        mut bytes: &[u8],
+    ) -> usize {
+        let mut waits = 0;
+        while !bytes.is_empty() {
+            match Pin::new(&mut *socket).poll_write(context, bytes) {
+                Poll::Ready(taken) => bytes = &bytes[taken.expect("it takes all")..],
+                Poll::Pending => waits += 1,
+            }
+            assert!(socket.gathered.len() <= GATHERED_SIZE_MAX);
+        }
+        waits
+    }
+
+    #[test]
+    fn a_slow_socket_makes_whoever_writes_wait_and_gets_everything_in_order() {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut socket = Coalesced::new(Pieces::new(10_000));
+        let bytes: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+        assert!(write_all(&mut socket, &mut context, &bytes) > 0);
+        // A shutdown needs no further turn.
+        while Pin::new(&mut socket).poll_shutdown(&mut context).is_pending() {
+            assert!(!socket.socket.is_shut, "everything goes before the end");
+        }
+        assert!(socket.socket.is_shut && socket.socket.bytes == bytes);
+        assert!(socket.gathered.capacity() <= KEPT_SIZE_MAX, "memory is given back");
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_is_an_error() {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut socket = Coalesced::new(Pieces::new(0));
+        write_all(&mut socket, &mut context, b"lost");
+        let ended = Pin::new(&mut socket).poll_shutdown(&mut context);
+        assert!(matches!(ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::WriteZero));
+    }
+
+    /// A stream that counts how often it is written to.
+    struct Counted<S>(S, Arc<AtomicUsize>);
+
+    impl<S: Read + Unpin> Read for Counted<S> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: ReadBufCursor<'_>,
+        ) -> Poll<Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
+        }
+    }
+
+    impl<S: Write + Unpin> Write for Counted<S> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<Result<usize>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_flush(context)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_shutdown(context)
+        }
+    }
+
+    /// How many writes a connection makes of 64 answers of `size` bytes that become ready at one moment.
+    async fn write_count(size: usize) -> usize {
+        const ANSWER_COUNT: usize = 64;
+        let (near, far) = tokio::io::duplex(1024 * 1024);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let socket = Coalesced::new(Counted(TokioIo::new(far), Arc::clone(&writes)));
+        let moment = Arc::new(tokio::sync::Barrier::new(ANSWER_COUNT));
+        let service = hyper::service::service_fn(move |_| {
+            let moment = Arc::clone(&moment);
+            async move {
+                moment.wait().await;
+                let body = axum::body::Body::from(vec![0; size]);
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
             }
         });
-        let writes = connection.await.expect("it does not panic");
-        assert!(writes.len() <= 3, "{ANSWERS} answers in the writes {writes:?}");
+        let serving = crate::connection_builder();
+        tokio::spawn(async move { serving.serve_connection(socket, service).await.is_ok() });
+        // Windows for everything, since the answers are read one after the other.
+        let connecting =
+            h2::client::Builder::new().initial_connection_window_size(1 << 20).handshake(near);
+        let (mut client, connection): (h2::client::SendRequest<bytes::Bytes>, _) =
+            connecting.await.expect("it answers");
+        tokio::spawn(async move { connection.await.is_ok() });
+        let mut calls = Vec::new();
+        for _ in 0..ANSWER_COUNT {
+            client = client.ready().await.expect("there is room for all");
+            let request = http::Request::new(());
+            calls.push(client.send_request(request, true).expect("the connection lives").0);
+        }
+        for call in calls {
+            let mut body = call.await.expect("it is answered").into_body();
+            let mut received = 0;
+            while let Some(bytes) = body.data().await {
+                received += bytes.expect("the connection lives").len();
+            }
+            assert_eq!(received, size);
+        }
+        writes.load(Ordering::Relaxed)
+    }
+
+    /// Frames of 256 B and more used to be written one by one, so that most gets cost a system call each.
+    #[tokio::test]
+    async fn answers_of_one_moment_leave_in_few_writes_whatever_their_size() {
+        for (size, count_max) in [(16, 16), (300, 16), (1000, 16), (2000, 48)] {
+            let count = write_count(size).await;
+            assert!(count <= count_max, "64 answers of {size} B in {count} writes");
+        }
     }
 }
