@@ -104,6 +104,11 @@ impl Leader {
         self.commit_due.map_or(due, |commit| commit.min(due))
     }
 
+    /// Whether what is committed holds all that earlier leaders committed.
+    pub(super) fn can_read(&self, committed: Index) -> bool {
+        committed >= self.first || Mistake::ReadBeforeNoop.is_made()
+    }
+
     /// Somebody at `peer` waits until everything up to `index` is applied there.
     pub(super) fn awaits(&mut self, peer: NodeId, index: Index) {
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -447,8 +452,7 @@ impl Raft {
         let interval = self.options.timing.heartbeat_interval;
         let committed = self.committed;
         let Role::Leader(leader) = &mut self.role else { return };
-        let has_committed = committed >= leader.first || Mistake::ReadBeforeNoop.is_made();
-        let can_read = has_committed && leader.barrier.wants_round();
+        let can_read = leader.can_read(committed) && leader.barrier.wants_round();
         if can_read || leader.heartbeat_due <= self.now {
             leader.begin_round(self.now, interval);
             if can_read {

@@ -3,6 +3,11 @@
 //! A leader that has committed an entry of its own term takes its commit index, lets one round of heartbeats prove
 //! that it still led after the reads came in, and answers. A follower sends one request for all reads that wait,
 //! and gathers the next batch while it is out.
+//!
+//! Such a request is sent after its reads came in, and says in which epoch: its sender had promised no later one by then,
+//! nor has the leader when it takes the request in. Where these two are a quorum, as among three voters, no later leader
+//! can have committed anything before the reads came in, which is all that a round would prove. So the leader answers
+//! at once.
 
 use super::message::Message;
 use super::replica::{Raft, Role};
@@ -113,13 +118,27 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_read_request(&mut self, from: NodeId, context: u64) {
+    pub(super) fn on_read_request(&mut self, from: NodeId, epoch: Epoch, context: u64) {
+        let (is_vouched, index) = (self.is_vouched_by(from, epoch), self.committed);
         match &mut self.role {
+            Role::Leader(leader) if is_vouched && leader.can_read(index) => {
+                leader.awaits(from, index);
+                let reply = Message::ReadReply { epoch, context, index: Some(index) };
+                self.send(from, reply, None);
+            }
             Role::Leader(leader) => leader.barrier.wait(Waiter::Remote { node: from, context }),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.fail_reader(Waiter::Remote { node: from, context }, RefuseReason::NotLeader);
             }
         }
+    }
+
+    /// Whether a request for reads stands for a round: its sender and this leader are a quorum, and it was sent in the
+    /// present epoch.
+    fn is_vouched_by(&self, from: NodeId, epoch: Epoch) -> bool {
+        let own = self.own_epoch();
+        let is_quorum = self.membership.quorum().is_quorum(|id| id == own.owner || id == from);
+        epoch == own && (is_quorum || Mistake::ReadWithoutRound.is_made())
     }
 
     pub(super) fn on_read_reply(&mut self, context: u64, index: Option<Index>) {

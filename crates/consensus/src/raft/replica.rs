@@ -284,7 +284,7 @@ impl Raft {
                 self.on_forwarded(from, run, sequence, proposals);
             }
             Message::Refuse { epoch: _, refusals, hint } => self.on_refusals(refusals, hint),
-            Message::Read { epoch: _, context } => self.on_read_request(from, context),
+            Message::Read { epoch, context } => self.on_read_request(from, epoch, context),
             Message::ReadReply { epoch: _, context, index } => {
                 self.on_read_reply(context, index);
             }
