@@ -47,6 +47,8 @@ pub enum DropReason {
 pub enum Mending {
     /// A peer gave its entry.
     From(NodeId),
+    /// It was still in memory, and is written again.
+    FromMemory,
     /// It was proved that it was never committed; it was cut away with all that follows.
     GivenUp,
 }
@@ -170,6 +172,9 @@ impl fmt::Display for Event {
             }
             Event::Mended { position, how: Mending::From(peer) } => {
                 write!(f, "damaged slot {position} refilled from {peer}")
+            }
+            Event::Mended { position, how: Mending::FromMemory } => {
+                write!(f, "damaged slot {position} is written again from memory")
             }
             Event::Mended { position, how: Mending::GivenUp } => {
                 write!(f, "damaged slot {position} was never committed and is given up")

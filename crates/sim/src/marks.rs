@@ -66,6 +66,7 @@ pub fn of_event(event: &Event) -> Option<&'static str> {
         Event::SnapshotNeeded { .. } => "snapshot needed",
         Event::SnapshotInstalled { .. } => "snapshot installed",
         Event::Mended { how: Mending::From(_), .. } => "damaged slot refilled",
+        Event::Mended { how: Mending::FromMemory, .. } => "damaged slot written again",
         Event::Mended { how: Mending::GivenUp, .. } => "damaged slot given up by proof",
         Event::NotReady { .. } => "not ready",
         Event::Role { .. }

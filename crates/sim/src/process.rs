@@ -662,6 +662,9 @@ impl World {
                     self.accuse(result);
                 }
             }
+            ConsensusEvent::Mended { position, .. } => {
+                self.processes[id.0].order.on_rewritten(position.index);
+            }
             ConsensusEvent::Diverged { .. } => self.fail("agreement", event.to_string()),
             ConsensusEvent::SnapshotInstalled { .. } => self.counts.snapshot_count += 1,
             ConsensusEvent::EpochChanged { .. }
@@ -670,7 +673,6 @@ impl World {
             | ConsensusEvent::SteppedDown { .. }
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
-            | ConsensusEvent::Mended { .. }
             | ConsensusEvent::MembershipAnswer { .. } => {}
             ConsensusEvent::NotReady { .. } => {
                 if let Some(running) = &mut self.processes[id.0].running {

@@ -218,8 +218,9 @@ impl Raft {
             return;
         }
         if let Some(slot) = self.tail.slot(index) {
-            let slot = slot.clone();
-            return self.writes.write(slot);
+            let (slot, position) = (slot.clone(), slot.position());
+            self.writes.write(slot);
+            return self.event(Event::Mended { position, how: Mending::FromMemory });
         }
         if self.damage.has_fault(index) {
             return;

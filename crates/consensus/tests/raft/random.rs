@@ -391,6 +391,7 @@ impl World {
             }
             Event::Diverged { .. } => panic!("{node}: {event}"),
             Event::Mended { how: Mending::From(_), .. } => self.marks.given += 1,
+            Event::Mended { how: Mending::FromMemory, .. } => {}
             Event::Mended { how: Mending::GivenUp, .. } => self.marks.given_up += 1,
             Event::MembershipAnswer { refusal: None } => self.marks.targets += 1,
             Event::MembershipAnswer { refusal: Some(_) } => self.marks.targets_refused += 1,

@@ -15,6 +15,8 @@ pub struct Order {
     latest: Option<Seen>,
     /// The highest index that was ever reported as synced in the engine.
     synced: Index,
+    /// The highest slot that could not be read and is being written again; zero when that is durable.
+    rewritten: Index,
 }
 
 /// What must not go back within a life.
@@ -34,6 +36,12 @@ impl Order {
     /// The process starts anew: what it knew in memory only may be gone.
     pub fn on_restart(&mut self) {
         self.latest = None;
+        self.rewritten = Index::ZERO;
+    }
+
+    /// A slot that could not be read is written again: until that is durable, it is not, though it may be applied.
+    pub fn on_rewritten(&mut self, index: Index) {
+        self.rewritten = self.rewritten.max(index);
     }
 
     /// The engine is lost, and with it what was synced.
@@ -72,10 +80,14 @@ impl Order {
             applied: status.applied,
             synced: status.synced,
         };
+        let held = status.durable.max(status.synced).max(self.rewritten);
         let ordered = status.synced <= status.applied
             && status.applied <= status.committed
             && status.durable <= status.last.index
-            && (is_damaged || status.applied <= status.durable || status.applied <= status.synced);
+            && (is_damaged || status.applied <= held);
+        if self.rewritten <= status.durable {
+            self.rewritten = Index::ZERO;
+        }
         if !ordered {
             return Err(violation(format!("{status} synced={}", status.synced)));
         }
@@ -152,6 +164,12 @@ mod tests {
         assert!(!legal([1, 3, 3, 2, 5]), "applied what is not durable here");
         let lost = Order::default().on_status(&status(1, [1, 3, 3, 2, 5]), true, true);
         assert_eq!(lost, Ok(()), "what was applied rotted afterwards");
+        let mut order = Order::default();
+        order.on_rewritten(Index(3));
+        assert_eq!(order.on_status(&status(1, [1, 3, 3, 2, 5]), true, false), Ok(()));
+        assert_eq!(order.on_status(&status(1, [1, 3, 3, 3, 5]), true, false), Ok(()));
+        let again = order.on_status(&status(1, [1, 3, 3, 2, 5]), true, false);
+        assert!(again.is_err(), "it was durable again");
     }
 
     #[test]
