@@ -81,7 +81,7 @@ impl World {
         let process = &self.processes[id.0];
         let is_owed = process.sabotage.is_some() || process.disk.is_loss_open();
         // One behind the end harms the log once that comes near it.
-        if is_owed || process.disk.has_lost_pages("log") {
+        if is_owed || process.disk.is_ailing("log") {
             return false;
         }
         let opened = Log::open(&process.disk.durable(), self.mix.log(id).clone());

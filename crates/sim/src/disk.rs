@@ -251,11 +251,12 @@ impl CrashDisk {
         }
     }
 
-    /// Whether a page in a folder cannot be read, used or not: what comes to stand before it is then uncertain.
+    /// Whether a page in a folder cannot be read, or holds what belongs elsewhere; used or not, for what comes to stand before
+    /// it is then uncertain.
     #[must_use]
-    pub fn has_lost_pages(&self, folder: &str) -> bool {
+    pub fn is_ailing(&self, folder: &str) -> bool {
         let mut files = self.files.iter().filter(|(name, _)| is_in(name, folder));
-        files.any(|(_, file)| file.has_lost_pages())
+        files.any(|(_, file)| file.is_ailing())
     }
 
     /// A lost write that too little followed comes to rest after all.
@@ -344,7 +345,7 @@ impl CrashDisk {
                 self.lost = Some(Lost { file: name, offset, data, followed_count: 0 });
             }
             Ending::Misdirected(elsewhere) => {
-                file.overwrite_at_rest(position(elsewhere), &data);
+                file.stray(position(elsewhere), &data);
                 self.lost = Some(Lost { file: name, offset, data, followed_count: 0 });
             }
             Ending::Good | Ending::SyncFailed => {

@@ -161,8 +161,12 @@ impl Raft {
         let configuration = Configuration::decode(entry.body().clone())
             .expect("configuration entries are decoded before they are accepted");
         self.membership.append(index, configuration.clone());
+        self.tell_configurations(index, configuration);
+    }
+
+    /// Tells of the configuration at `index` and of all that follow: the last one told is the one in force.
+    pub(super) fn tell_configurations(&mut self, index: Index, configuration: Configuration) {
         self.event(Event::Configuration { index, configuration });
-        // The last one told is the one in force.
         for (index, configuration) in self.membership.above(index) {
             self.event(Event::Configuration { index, configuration });
         }

@@ -309,7 +309,7 @@ impl Raft {
         }
     }
 
-    fn enter_term(&mut self, number: u64) {
+    pub(super) fn enter_term(&mut self, number: u64) {
         assert!(number > self.term(), "term {number} does not follow {}", self.term());
         self.hard.promised = Epoch::new(number, NodeId(0));
         self.hard.voted_for = None;

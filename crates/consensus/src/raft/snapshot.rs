@@ -160,9 +160,9 @@ impl Raft {
             // The entry that put it in force may be among those that are damaged.
             if *self.membership.at(position.index) != configuration {
                 self.membership.append(position.index, configuration.clone());
-                self.event(Event::Configuration { index: position.index, configuration });
             }
             self.membership.purge(position.index);
+            self.tell_configurations(position.index, configuration);
         } else {
             self.tail.reset(position);
             self.writes.reset(position.index);

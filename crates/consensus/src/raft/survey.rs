@@ -2,8 +2,10 @@
 //!
 //! A replica without its hard state is silent: it says nothing to candidates or leaders until all other members have
 //! told their durable terms. Candidates ask for votes only when their own term is durable, so no vote of this replica
-//! can be of a higher term than the highest of those. In that term it will not vote again. The end of its log may be
-//! lost as well, so that a leader must prove the log whole before it votes at all (`repair`).
+//! can be of a higher term than the highest of those, and no acknowledgement either. It goes on in the term after that one. The
+//! end of its log may be lost as well, so that a leader must prove the log whole before it votes at all (`repair`); and that must
+//! be a leader of a later term: the one of the highest term counts on what it was told of the lost end, and proves no more
+//! of it than it has sent again. So a leader that lives is replaced once.
 //!
 //! With the end of the log may have gone the last configuration, so that the members are not known here. Everybody who
 //! can be reached is asked, and says which configuration is in force. The survey ends when all other members of one
@@ -14,7 +16,6 @@
 use super::damage::suspicion;
 use super::message::Message;
 use super::replica::Raft;
-use crate::Event;
 use crate::plan::next_node;
 use crate::quorum::Quorum;
 use quorate_types::{Configuration, Epoch, Index, Instant, NodeId};
@@ -121,12 +122,10 @@ impl Raft {
 
     fn end_survey(&mut self) {
         let Some(survey) = self.damage.survey.take() else { return };
-        self.hard.promised = Epoch::new(survey.highest.max(self.term()), NodeId(0));
-        // Whoever it voted for in this term, it votes for nobody else.
-        self.hard.voted_for = Some(self.node());
+        // A leader of the highest term may count what was acknowledged here and is lost; one of a later term knows of all of it
+        // that is committed.
         self.hard.log_epoch = suspicion(self.node());
-        self.writes.hard(self.hard);
-        self.event(Event::EpochChanged { epoch: self.hard.promised });
+        self.enter_term(survey.highest.max(self.term()) + 1);
         self.reset_election_timer();
     }
 

@@ -4,7 +4,9 @@ use crate::counter::Counter;
 use crate::world::World;
 use quorate_consensus::{Limits, RefuseReason, plan};
 use quorate_node::{Answer, StopReason};
-use quorate_types::{ApplyFault, GroupId, Incarnation, Index, Member};
+use quorate_types::{
+    ApplyFault, Configuration, DiskOp, FileName, GroupId, Incarnation, Index, Member, StateMachine,
+};
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(0);
@@ -45,7 +47,7 @@ fn a_laggard_is_brought_up_by_a_snapshot_and_keeps_it_over_restarts() {
         let purged = world.status(&laggard).log.groups[&GROUP].bounds.purged;
         assert!(purged.index.0 > 100, "it came by a snapshot: {purged}");
         world.run(Duration::from_secs(2));
-        let install = quorate_types::FileName::new("install-0");
+        let install = FileName::new("install-0");
         assert!(!world.host(&laggard).disk.0.borrow().contains_key(&install));
         world.kill(&laggard);
         world.start(&laggard);
@@ -61,18 +63,7 @@ fn a_laggard_whose_vote_a_change_waits_for_gets_a_snapshot_from_before_it() {
     let other = NAMES.into_iter().find(|name| *name != leader && *name != laggard);
     let other = other.expect("three");
     world.host_mut(other).is_disk_held = true;
-    let added = world.change(&leader, |target| {
-        let member = target.members.values().next().expect("three").clone();
-        let member = Member {
-            incarnation: Incarnation::UNBOUND,
-            name: "n4".into(),
-            peer_address: "n4:1".into(),
-            voter: false,
-            ..member
-        };
-        target.members.insert(plan::next_node(target), member);
-    });
-    assert_eq!(added, Answer::Taken);
+    assert_eq!(world.change(&leader, |target| add_learner(target, "n4")), Answer::Taken);
     let change = world.status(&leader).groups[&GROUP].last.index;
     world.start(&laggard);
     world.await_that("the change", |world| {
@@ -81,6 +72,55 @@ fn a_laggard_whose_vote_a_change_waits_for_gets_a_snapshot_from_before_it() {
     let purged = world.status(&laggard).log.groups[&GROUP].bounds.purged.index;
     assert!(Index(100) < purged && purged < change, "the snapshot is of {purged}");
     assert_eq!(world.sum(&laggard), 200);
+}
+
+/// A learner that has yet to join.
+fn add_learner(target: &mut Configuration, name: &str) {
+    let member = target.members.values().next().expect("three").clone();
+    let member = Member {
+        incarnation: Incarnation::UNBOUND,
+        name: name.into(),
+        peer_address: format!("{name}:1"),
+        voter: false,
+        ..member
+    };
+    target.members.insert(plan::next_node(target), member);
+}
+
+#[test]
+fn a_change_above_a_snapshot_that_took_the_place_of_lost_state_is_named_by_later_snapshots() {
+    let (mut world, leader, others) = purged_cluster();
+    let [victim, other] = others.as_slice() else { panic!("three nodes") };
+    // The change is committed only once the victim's disk has it, so the snapshot that the victim gets is of before it.
+    world.host_mut(other).is_disk_held = true;
+    lose_state(&mut world, victim);
+    world.await_that("run", |world| world.is_running(victim));
+    world.host_mut(victim).is_disk_held = true;
+    assert_eq!(world.change(&leader, |target| add_learner(target, "n4")), Answer::Taken);
+    let change = world.status(&leader).groups[&GROUP].last.index;
+    let knows = |world: &World, name: &str| {
+        world.status(name).groups[&GROUP].configuration.members.len() == 4
+    };
+    world.await_that("the change", |world| knows(world, victim));
+    world.await_that("a snapshot", |world| {
+        let record = FileName::new("install-0");
+        let mut held = world.host(victim).held_disk.iter();
+        held.any(|held| matches!(&held.op, DiskOp::Replace { file, .. } if *file == record))
+    });
+    world.release_disk(victim);
+    world.await_that("state", |world| !is_awaiting_snapshot(world, victim));
+    let purged = world.status(victim).log.groups[&GROUP].bounds.purged.index;
+    assert!(purged < change, "the snapshot is of {purged}, the change at {change}");
+    world.release_disk(other);
+    world.await_that("apply", |world| world.host(victim).counter.applied.position.index >= change);
+    // Now the victim gives a snapshot.
+    world.kill(&leader);
+    lose_state(&mut world, other);
+    world.await_that("state", |world| {
+        world.is_running(other) && !is_awaiting_snapshot(world, other)
+    });
+    assert!(knows(&world, other), "the members that the snapshot names");
+    assert_eq!(world.host(other).synced.state().members.configuration.members.len(), 4);
 }
 
 #[test]
@@ -103,7 +143,7 @@ fn a_crash_between_install_and_reset_is_made_up_for_at_open() {
     assert_eq!(group.configuration, before.configuration);
     assert_eq!(world.sum(&laggard), 200);
     world.run(Duration::from_secs(2));
-    let install = quorate_types::FileName::new("install-0");
+    let install = FileName::new("install-0");
     assert!(!world.host(&laggard).disk.0.borrow().contains_key(&install));
 }
 

@@ -29,6 +29,8 @@ pub(super) struct SimFile {
     unsynced: Vec<Unsynced>,
     /// Pages that cannot be read until something is written to them.
     unreadable: BTreeSet<usize>,
+    /// Pages with what belongs elsewhere, until something is written to them.
+    stray: BTreeSet<usize>,
 }
 
 impl SimFile {
@@ -38,14 +40,16 @@ impl SimFile {
 
     /// The file as a power loss would leave it that takes all it can.
     pub(super) fn durable_half(&self) -> SimFile {
-        let unreadable = self.unreadable.clone();
-        SimFile { unreadable, ..SimFile::whole(self.durable.clone()) }
+        let (unreadable, stray) = (self.unreadable.clone(), self.stray.clone());
+        SimFile { unreadable, stray, ..SimFile::whole(self.durable.clone()) }
     }
 
     pub(super) fn write(&mut self, offset: usize, data: Vec<u8>) {
-        if !self.unreadable.is_empty() {
+        if self.is_ailing() {
             let last = (offset + data.len()).div_ceil(PAGE_SIZE);
-            self.unreadable.retain(|page| !(offset / PAGE_SIZE..last).contains(page));
+            let written = offset / PAGE_SIZE..last;
+            self.unreadable.retain(|page| !written.contains(page));
+            self.stray.retain(|page| !written.contains(page));
         }
         overwrite(&mut self.live, offset, &data);
         self.unsynced.push(Unsynced { offset, data });
@@ -97,9 +101,15 @@ impl SimFile {
         }
     }
 
-    /// Whether a page cannot be read.
-    pub(super) fn has_lost_pages(&self) -> bool {
-        !self.unreadable.is_empty()
+    /// A write lands here that belongs elsewhere.
+    pub(super) fn stray(&mut self, offset: usize, data: &[u8]) {
+        self.overwrite_at_rest(offset, data);
+        self.stray.extend(offset / PAGE_SIZE..(offset + data.len()).div_ceil(PAGE_SIZE));
+    }
+
+    /// Whether a page cannot be read, or holds what belongs elsewhere.
+    pub(super) fn is_ailing(&self) -> bool {
+        !self.unreadable.is_empty() || !self.stray.is_empty()
     }
 
     /// Makes the page at an offset unreadable.

@@ -209,6 +209,18 @@ fn a_lost_page_is_unreadable_until_it_is_written() {
 }
 
 #[test]
+fn a_write_that_went_astray_ails_until_it_is_written_over() {
+    let (mut disk, mut dice) = disk();
+    assert!(run(&mut disk, &mut dice, write(0, b"aaaa", true), Ending::Good));
+    assert!(!disk.is_ailing("log"));
+    assert!(run(&mut disk, &mut dice, write(4, b"bbbb", true), Ending::Misdirected(8)));
+    assert!(disk.is_ailing("log"));
+    assert!(disk.durable_image().is_ailing("log"));
+    assert!(run(&mut disk, &mut dice, write(4, b"bbbb", true), Ending::Good));
+    assert!(!disk.is_ailing("log"));
+}
+
+#[test]
 fn a_full_disk_gives_no_space_and_takes_writes() {
     let (mut disk, mut dice) = disk();
     disk.set_full(true);

@@ -6,8 +6,9 @@ use crate::history::{Call, Outcome};
 use crate::mutants::Mutant;
 use crate::network::ProcessId;
 use crate::world::World;
+use quorate_log::Log;
 use quorate_store::engine::MemoryDisk;
-use quorate_types::FileName;
+use quorate_types::{FileName, GroupId};
 use std::time::Duration;
 
 /// Where the log's files are.
@@ -96,6 +97,20 @@ impl World {
 
     pub(super) fn lose_page(&mut self, victim: ProcessId) -> bool {
         let Some((file, offset, _)) = self.place_in_log(victim) else { return false };
+        let mut after = self.processes[victim.0].disk.durable_image();
+        after.lose_page(&file, offset);
+        let opened = Log::open(&after, self.mix.log(victim).clone());
+        let is_any_left = opened.is_ok_and(|(_, found)| {
+            found.groups.get(&GroupId(0)).is_some_and(|group| {
+                let count = group.bounds.purged.index.distance_to(group.bounds.last);
+                (group.faults.len() as u64) < count
+            })
+        });
+        if !is_any_left {
+            // The page holds every batch of a young log. That there were any is said once more elsewhere, which power may take
+            // as it fails: then nothing is left that peers could make whole, and the node must be replaced.
+            return false;
+        }
         self.processes[victim.0].disk.lose_page(&file, offset);
         self.wound(victim);
         true
