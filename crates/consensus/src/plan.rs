@@ -41,6 +41,9 @@ pub enum PlanError {
     /// Two members share a name or an address.
     #[error("{0} stands for two members")]
     Twice(String),
+    /// A new member has the name of one that there is, perhaps of the one whose place it is to take.
+    #[error("{0} is the name of a member, or of one that leaves: a new member needs another")]
+    Taken(String),
     /// Too few of the target's voters can be reached.
     #[error("{reachable} of {voters} voters of the target can be reached: no majority")]
     Unhealthy {
@@ -106,6 +109,7 @@ pub fn take_in(
         let member = Member { voter: false, outgoing_voter: false, intent, ..wanted.clone() };
         planned.members.insert(*id, member);
     }
+    check_names(current, &planned)?;
     planned.check()?;
     check_health(current, target, is_reachable)?;
     Ok(planned)
@@ -140,6 +144,18 @@ fn check_unique(target: &Configuration) -> Result<(), PlanError> {
         }
         if !addresses.insert(&member.peer_address) {
             return Err(PlanError::Twice(member.peer_address.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody gets a name that another has: members are told apart by their names until the one that leaves has left.
+fn check_names(current: &Configuration, planned: &Configuration) -> Result<(), PlanError> {
+    let is_new = |id: &NodeId| current.members.get(id).is_none_or(|member| member.name.is_empty());
+    for (id, named) in planned.members.iter().filter(|(id, _)| is_new(id)) {
+        let mut others = planned.members.iter().filter(|(other, _)| *other != id);
+        if !named.name.is_empty() && others.any(|(_, member)| member.name == named.name) {
+            return Err(PlanError::Taken(named.name.clone()));
         }
     }
     Ok(())
@@ -326,6 +342,15 @@ mod tests {
         check(
             |target| edit(target, |member| member.peer_address = "h2:1".into()),
             PlanError::Twice("h2:1".into()),
+        );
+        check(
+            |target| {
+                let (id, mut added) = member(4, true);
+                added.name = "n3".into();
+                target.members.remove(&NodeId(3));
+                target.members.insert(id, added);
+            },
+            PlanError::Taken("n3".into()),
         );
         let joint = next_step(
             &take_in(&current, &configuration(&[1, 2, 4]), |_| true).expect("can be taken"),

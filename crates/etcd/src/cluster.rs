@@ -180,7 +180,7 @@ impl<R: Replica, E: Engine> Door<R, E> {
 }
 
 /// The `host:port` of a member's one peer URL.
-fn peer_address(urls: &[String]) -> Result<String, Status> {
+pub(crate) fn peer_address(urls: &[String]) -> Result<String, Status> {
     let bad = || EtcdError::MemberBadUrls.status();
     let [url] = urls else { return Err(bad()) };
     let address = url.strip_prefix("http://").ok_or_else(bad)?.trim_end_matches('/');

@@ -15,12 +15,16 @@ const DIGITS_MAX: usize = 8;
 /// How long the node may take for a request; `None` when the client did not say.
 pub(crate) fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let timeout = parse(value)?;
-    Some(timeout - MARGIN_MAX.min(timeout / MARGIN_PARTS))
+    parse(value).map(with_margin)
+}
+
+/// What is left of a client's time for the node.
+pub(crate) fn with_margin(timeout: Duration) -> Duration {
+    timeout - MARGIN_MAX.min(timeout / MARGIN_PARTS)
 }
 
 /// Reads digits and a unit, as gRPC's protocol over HTTP/2 defines them.
-fn parse(value: &str) -> Option<Duration> {
+pub(crate) fn parse(value: &str) -> Option<Duration> {
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty()
         || digits.len() > DIGITS_MAX

@@ -1,5 +1,7 @@
 //! Entry points for what clients send, as fuzzers and the replay of their corpora call them.
 
+use crate::cluster::peer_address;
+use crate::deadline;
 use crate::proto::etcdserverpb as pb;
 use crate::translate;
 use bytes::Bytes;
@@ -32,4 +34,25 @@ pub fn request(data: &[u8]) {
     let Some(command) = command.filter(|command| check(command).is_ok()) else { return };
     let again = Command::decode(command.encode());
     assert_eq!(again.as_ref(), Ok(&command), "a command changes by its encoding");
+}
+
+/// A request to add a member or to change where it is reached: its number (1), then its message. An address that is taken
+/// must be one that a member can be reached at, and the same when it is written as a URL again.
+pub fn member(data: &[u8]) {
+    let Some((kind, message)) = data.split_first() else { return };
+    let urls = match kind % 2 {
+        0 => pb::MemberAddRequest::decode(message).map(|add| add.peer_ur_ls),
+        _ => pb::MemberUpdateRequest::decode(message).map(|update| update.peer_ur_ls),
+    };
+    let Some(address) = urls.ok().and_then(|urls| peer_address(&urls).ok()) else { return };
+    assert!(address.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty()), "{address}");
+    let again = peer_address(&[format!("http://{address}")]);
+    assert_eq!(again.ok().as_ref(), Some(&address), "an address changes by being written");
+}
+
+/// The header with a client's deadline. A little of it is kept back, never more than there is.
+pub fn timeout(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Some(timeout) = deadline::parse(text) else { return };
+    assert!(deadline::with_margin(timeout) <= timeout, "{text} grows");
 }

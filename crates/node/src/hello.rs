@@ -326,7 +326,8 @@ impl Judge<'_> {
         self.verdict_on_run(hello, *node)
     }
 
-    /// The member that was added for whoever says this hello, and that no folder was recorded for yet.
+    /// The member that was added for whoever says this hello, and that no folder was recorded for yet. Nobody is taken in
+    /// under a name that another member has: peers are told apart by their names.
     pub(crate) fn newcomer(&self, hello: &Hello) -> Option<NodeId> {
         let fits = |member: &Member| {
             member.incarnation == Incarnation::UNBOUND
@@ -334,8 +335,10 @@ impl Judge<'_> {
                     || member.name.is_empty() && member.peer_address == hello.address)
         };
         let is_new = hello.membership.is_none() && self.identity.membership.is_some();
-        let mut members = self.configuration.filter(|_| is_new)?.members.iter();
-        members.find(|(_, member)| fits(member)).map(|(node, _)| *node)
+        let members = &self.configuration.filter(|_| is_new)?.members;
+        let (node, _) = members.iter().find(|(_, member)| fits(member))?;
+        let is_taken = members.iter().any(|(id, member)| id != node && member.name == hello.name);
+        (!is_taken).then_some(*node)
     }
 
     /// Refuses an image that was rolled back, or of which a second copy runs.

@@ -105,10 +105,12 @@ impl Peers {
         self.peers.values().map(|peer| peer.address.clone()).collect()
     }
 
-    /// The name that belongs to a dialled address.
-    pub(crate) fn name_at(&self, address: &str) -> Option<&str> {
-        let mut peers = self.peers.iter();
-        peers.find(|(_, peer)| peer.address == address).map(|(name, _)| name.as_str())
+    /// The name that belongs to a dialled address. While a member takes the place of another at its address there are
+    /// two; then it is the one that answers there and says it is `said`.
+    pub(crate) fn name_at(&self, address: &str, said: Option<&str>) -> Option<&str> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.address == address);
+        let mut names = peers.map(|(name, _)| name.as_str());
+        names.clone().find(|name| said == Some(*name)).or_else(|| names.next())
     }
 
     /// A stream was opened; false when there are too many without a hello, and it is to be closed.
@@ -372,8 +374,19 @@ mod tests {
         }
         assert_eq!(peers.assign(&assigned(&["n2", "n4"])), [StreamId(2), StreamId(4)]);
         assert_eq!(peers.addresses(), ["n2:1", "n4:1"]);
-        assert_eq!(peers.name_at("n4:1"), Some("n4"));
-        assert_eq!(peers.name_at("n3:1"), None);
+        assert_eq!(peers.name_at("n4:1", None), Some("n4"));
+        assert_eq!(peers.name_at("n3:1", Some("n3")), None);
+    }
+
+    #[test]
+    fn of_two_at_one_address_the_one_that_answers_is_meant() {
+        let mut peers = peers(&["n2", "n4"]);
+        let pair = |name: &str| (name.to_owned(), "n2:1".to_owned());
+        assert_eq!(peers.assign(&[pair("n2"), pair("n4")]), []);
+        assert_eq!(peers.name_at("n2:1", Some("n4")), Some("n4"));
+        assert_eq!(peers.name_at("n2:1", Some("n2")), Some("n2"));
+        assert_eq!(peers.name_at("n2:1", Some("n9")), Some("n2"), "a stranger is not expected");
+        assert_eq!(peers.name_at("n2:1", None), Some("n2"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::admin::{Change, MEMBERS_PATH, MembersReport};
 use crate::config::{self, MemberSettings};
 use crate::exit::{Failure, Outcome, show};
 use crate::http;
-use crate::server_config::{check_address, check_name};
+use crate::server_config::{address_fault, check_address, check_name};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -107,7 +107,9 @@ fn newcomer(text: &str) -> Result<(String, String), Failure> {
         return Err(Failure::Usage(format!("`{text}` is not NAME=HOST:PORT")));
     };
     check_name(name)?;
-    check_address("with", address, false)?;
+    if let Some(why) = address_fault(address, false) {
+        return Err(Failure::Usage(format!("`{text}` is not NAME=HOST:PORT: {why}")));
+    }
     Ok((name.to_owned(), address.to_owned()))
 }
 
@@ -189,4 +191,23 @@ fn table(report: &MembersReport) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newcomer_is_a_name_and_an_address_and_what_is_wrong_with_it_is_said() {
+        let pair = newcomer("n4=10.0.0.4:2380").expect("a good one");
+        assert_eq!(pair, ("n4".to_owned(), "10.0.0.4:2380".to_owned()));
+        let check = |text: &str, expected: &str| match newcomer(text) {
+            Err(Failure::Usage(said)) => assert_eq!(said, expected),
+            other => panic!("{text}: {other:?}"),
+        };
+        check("n4", "`n4` is not NAME=HOST:PORT");
+        check("n4=foo", "`n4=foo` is not NAME=HOST:PORT: there is no port");
+        check("n4=h:0", "`n4=h:0` is not NAME=HOST:PORT: peers cannot find port 0");
+        check("n4=:1", "`n4=:1` is not NAME=HOST:PORT: that is no host");
+    }
 }

@@ -207,19 +207,24 @@ fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, Failure> {
 
 /// Whether this is `host:port`; the host may be a name.
 pub(crate) fn check_address(flag: &str, address: &str, any_port: bool) -> Result<(), Failure> {
-    let wrong =
-        |why: &str| Failure::Usage(format!("--{flag}: `{address}` is not HOST:PORT: {why}"));
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
+    address_fault(address, any_port).map_or(Ok(()), |why| {
+        Err(Failure::Usage(format!("--{flag}: `{address}` is not HOST:PORT: {why}")))
+    })
+}
+
+/// Why this is not `host:port`.
+pub(crate) fn address_fault(address: &str, any_port: bool) -> Option<&'static str> {
+    let Some((host, port)) = address.rsplit_once(':') else { return Some("there is no port") };
     if host.is_empty() || host.contains(['/', '=', ' ']) {
-        return Err(wrong("that is no host"));
+        return Some("that is no host");
     }
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return Err(wrong("an IPv6 address stands in brackets"));
+        return Some("an IPv6 address stands in brackets");
     }
     match port.parse::<u16>() {
-        Err(_) => Err(wrong("a port is a number from 1 to 65535")),
-        Ok(0) if !any_port => Err(wrong("peers cannot find port 0")),
-        Ok(_) => Ok(()),
+        Err(_) => Some("a port is a number from 1 to 65535"),
+        Ok(0) if !any_port => Some("peers cannot find port 0"),
+        Ok(_) => None,
     }
 }
 

@@ -13,7 +13,7 @@ const FILES_MIN: usize = 3;
 /// A folder of `fuzz/corpus`, and what takes its files.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 19] = [
+const TARGETS: [Target; 21] = [
     ("frame", quorate_types::fuzzing::frame),
     ("entry", quorate_types::fuzzing::entry),
     ("configuration", quorate_types::fuzzing::configuration),
@@ -33,6 +33,8 @@ const TARGETS: [Target; 19] = [
     ("snapshot", quorate_store::fuzzing::snapshot),
     ("engine_manifest", quorate_runtime::fuzzing::manifest),
     ("etcd_request", quorate_etcd::fuzzing::request),
+    ("etcd_member", quorate_etcd::fuzzing::member),
+    ("grpc_timeout", quorate_etcd::fuzzing::timeout),
 ];
 
 fn replay(name: &str, take: impl Fn(&[u8])) {

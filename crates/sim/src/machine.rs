@@ -160,6 +160,7 @@ impl World {
             }
             let result = self.agreement.on_apply(id, *index, entry.hash());
             self.accuse(result);
+            self.logs.on_apply(*index, entry);
             self.note_committed(*index, entry);
             expected = expected.next();
         }

@@ -119,6 +119,8 @@ impl World {
             let running = self.processes[id.0].running.as_ref();
             let node = running.and_then(|running| running.node_id);
             self.matches.on_send(node.unwrap_or_else(|| self.label(id)), message);
+            let result = self.logs.on_send(message);
+            self.accuse(result);
             self.count_append(id, message);
         }
         if let Some(claim) = message.as_ref().and_then(Claim::of) {

@@ -8,6 +8,7 @@ use crate::checkers::agreement::Agreement;
 use crate::checkers::configuration::Configurations;
 use crate::checkers::election::Elections;
 use crate::checkers::fates::Fates;
+use crate::checkers::logs::Logs;
 use crate::checkers::matches::Matches;
 use crate::churn::{Churn, SPARE_COUNT, Standing};
 use crate::client::Clients;
@@ -178,6 +179,8 @@ pub struct World {
     pub(crate) elections: Elections,
     /// What leaders believe of their peers.
     pub(crate) matches: Matches,
+    /// What the logs of leaders hold.
+    pub(crate) logs: Logs,
     /// Who counts.
     pub(crate) configurations: Configurations,
     /// What became of proposals.
@@ -235,6 +238,7 @@ impl World {
             agreement: Agreement::default(),
             elections: Elections::default(),
             matches: Matches::default(),
+            logs: Logs::default(),
             configurations: Configurations::default(),
             fates: Fates::default(),
             settling: Settling::new(seed),

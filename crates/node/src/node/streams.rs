@@ -136,7 +136,7 @@ impl Node {
     fn on_hello(&mut self, id: StreamId, payload: Bytes) {
         let Some(stream) = self.peers.stream(id) else { return };
         let is_outgoing = stream.is_outgoing();
-        let expected = self.dialled_name(stream);
+        let dialled = stream.clone();
         let hello = match Hello::decode(payload) {
             Ok(hello) => hello,
             Err(error) => {
@@ -149,6 +149,7 @@ impl Node {
         if matches!(self.stage, Stage::Joining) && is_outgoing {
             return self.on_hello_while_joining(id, hello);
         }
+        let expected = self.dialled_name(&dialled, Some(&hello.name));
         self.get_acquainted(&hello);
         let configuration = self.acquaintances();
         let group = self.groups.get(&SYSTEM_GROUP);
@@ -204,10 +205,12 @@ impl Node {
         }
     }
 
-    /// The name that belongs to the address of a stream that this node opened.
-    fn dialled_name(&self, stream: &Stream) -> Option<String> {
+    /// The name that belongs to the address of a stream that this node opened, where whoever answers is called `said`.
+    fn dialled_name(&self, stream: &Stream, said: Option<&str>) -> Option<String> {
         match &stream.direction {
-            StreamDirection::Outgoing { address } => self.peers.name_at(address).map(str::to_owned),
+            StreamDirection::Outgoing { address } => {
+                self.peers.name_at(address, said).map(str::to_owned)
+            }
             StreamDirection::Incoming => None,
         }
     }
@@ -216,7 +219,7 @@ impl Node {
     fn on_refusal(&mut self, id: StreamId, payload: Bytes) {
         let Some(stream) = self.peers.stream(id) else { return };
         let speaker = stream.speaker.as_ref().map(|speaker| speaker.name.clone());
-        let name = speaker.or_else(|| self.dialled_name(stream));
+        let name = speaker.or_else(|| self.dialled_name(stream, None));
         self.close(id, "refused");
         let Ok(refusal) = Refusal::decode(payload) else { return };
         let own = self.identity.identity().membership.map(|membership| membership.cluster);

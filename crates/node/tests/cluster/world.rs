@@ -138,6 +138,8 @@ pub(crate) struct World {
     next_stream: u64,
     next_request: u64,
     next_entropy: u64,
+    /// Which host answers at an address that is not its own name's.
+    pub(crate) moved: BTreeMap<String, String>,
     /// Pairs of names between which nothing passes.
     pub(crate) cut: BTreeSet<(String, String)>,
     /// Drop every so many-th frame that is no hello; 0 for none.
@@ -161,6 +163,7 @@ impl World {
             next_stream: 1,
             next_request: 1,
             next_entropy: 0x5eed,
+            moved: BTreeMap::new(),
             cut: BTreeSet::new(),
             drop_every: 0,
             frame_count: 0,
@@ -204,10 +207,16 @@ impl World {
 
     /// Starts a node that joins the cluster by a member.
     pub(crate) fn start_joining(&mut self, name: &str, contact: &str) {
+        self.start_joining_at(name, contact, &format!("{name}:1"));
+    }
+
+    /// Starts a node that joins the cluster by a member, and is reached at this address.
+    pub(crate) fn start_joining_at(&mut self, name: &str, contact: &str, address: &str) {
         let mut options = self.options(name);
         options.cluster.clear();
         let contacts = vec![format!("{contact}:1")];
-        options.join = Some(Join { contacts, address: format!("{name}:1") });
+        self.moved.insert(address.to_owned(), name.to_owned());
+        options.join = Some(Join { contacts, address: address.to_owned() });
         self.start_with(options).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 
@@ -495,7 +504,8 @@ impl World {
             }
         }
         for (from, address, purpose) in wanted {
-            let Some(to) = address.strip_suffix(":1").map(str::to_owned) else { continue };
+            let named = || address.strip_suffix(":1").map(str::to_owned);
+            let Some(to) = self.moved.get(&address).cloned().or_else(named) else { continue };
             let is_live = self.hosts.get(&to).is_some_and(|host| host.node.is_some());
             let key = format!("{from}>{to}>{purpose:?}");
             if !is_live || self.is_cut(&from, &to) || self.ends.values().any(|end| end.peer == key)

@@ -9,6 +9,7 @@ pub mod damage;
 pub mod election;
 pub mod fates;
 pub mod linearizable;
+pub mod logs;
 pub mod matches;
 pub mod order;
 pub mod stalls;
