@@ -1,7 +1,6 @@
 //! Streams: hello, verdict, refusal, and whom a frame is for.
 
 use super::{Node, SYSTEM_GROUP, Stage};
-use crate::group::Group;
 use crate::hello::{Hello, Judge, Refusal};
 use crate::identity::Remembered;
 use crate::interface::{NodeEffect, StreamDirection, StreamId, StreamPurpose};
@@ -57,8 +56,8 @@ impl Node {
     /// Where peers reach this node, as the configuration in force says; empty while that does not name it.
     fn own_address(&self) -> String {
         let node = self.identity.identity().membership.map(|membership| membership.node);
-        let configuration = self.groups.get(&SYSTEM_GROUP).and_then(Group::acquaintances);
-        let own = node.zip(configuration).and_then(|(node, all)| all.members.get(&node).cloned());
+        let own =
+            node.zip(self.acquaintances()).and_then(|(node, all)| all.members.get(&node).cloned());
         own.map(|member| member.peer_address).unwrap_or_default()
     }
 
@@ -166,6 +165,10 @@ impl Node {
             let name = expected.as_deref().unwrap_or(&hello.name);
             self.refuse(id, Some(name), &refusal);
             return;
+        }
+        if !self.peers.is_assigned(&hello.name) {
+            // An answer would make it say things that would not be heard.
+            return self.close(id, "this node does not talk to it yet");
         }
         if !is_outgoing {
             self.answer_hello(id, &hello);

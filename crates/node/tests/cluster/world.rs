@@ -290,6 +290,17 @@ impl World {
         self.pump(name);
     }
 
+    /// The disk of a node does what it was asked meanwhile, and is held again.
+    pub(crate) fn release_disk_once(&mut self, name: &str) {
+        let held = std::mem::take(&mut self.host_mut(name).held_disk);
+        self.host_mut(name).is_disk_held = false;
+        for request in held {
+            self.on_disk(name, request);
+        }
+        self.host_mut(name).is_disk_held = true;
+        self.pump(name);
+    }
+
     /// Deletes a killed node's data folder.
     pub(crate) fn wipe(&mut self, name: &str) {
         let host = self.host_mut(name);
