@@ -52,8 +52,10 @@ struct Waiting {
     in_doubt: bool,
     /// Why it was refused last.
     refused: Option<RefuseReason>,
-    /// When to send it again if nothing is heard; doubles with each sending.
+    /// When to send it again if nothing is heard.
     resend_at: Option<Instant>,
+    /// How many sendings nothing was heard of, one after the other, by the present leader; the wait doubles with each.
+    silence_count: u32,
 }
 
 /// What a request waits for.
@@ -193,6 +195,7 @@ impl Waiters {
             in_doubt: false,
             refused: None,
             resend_at: None,
+            silence_count: 0,
         };
         self.proposals.insert(sequence, waiting);
         self.send_later(sequence);
@@ -240,7 +243,7 @@ impl Waiters {
             if let Some(at) = waiting.resend_at {
                 self.resends.remove(at);
             }
-            let pause = self.resend_after * (1 << waiting.sending_count.min(5));
+            let pause = self.resend_after * (1 << waiting.silence_count.min(5));
             waiting.sending_count = waiting.sending_count.saturating_add(1);
             waiting.in_doubt = true;
             waiting.resend_at = Some(now + pause);
@@ -272,10 +275,15 @@ impl Waiters {
         Some(id)
     }
 
-    /// Everything undecided is to be sent again: another leader is known.
+    /// Everything undecided is to be sent again: another leader is known, or the one that is known can be reached again.
     pub(crate) fn resend_all(&mut self) {
         self.unsent.clear();
         self.unsent.extend(self.proposals.keys());
+        for sequence in &self.unsent {
+            if let Some(waiting) = self.proposals.get_mut(*sequence) {
+                waiting.silence_count = 0;
+            }
+        }
         self.unsent_pause = None;
         for round in std::mem::take(&mut self.rounds).into_values() {
             self.unasked.extend(round.requests);
@@ -295,6 +303,7 @@ impl Waiters {
         }
         let waiting = self.proposals.get_mut(origin.sequence)?;
         waiting.refused = Some(reason);
+        waiting.silence_count = 0;
         if waiting.sending_count == 1 {
             waiting.in_doubt = false;
         }
@@ -401,10 +410,9 @@ impl Waiters {
         }
         while let Some((at, sequences)) = self.resends.take_due(now) {
             for sequence in sequences {
-                let waiting = self.proposals.get_mut(sequence);
-                if waiting
-                    .is_some_and(|waiting| waiting.resend_at.take_if(|of| *of == at).is_some())
-                {
+                let Some(waiting) = self.proposals.get_mut(sequence) else { continue };
+                if waiting.resend_at.take_if(|of| *of == at).is_some() {
+                    waiting.silence_count = waiting.silence_count.saturating_add(1);
                     self.send_later(sequence);
                 }
             }

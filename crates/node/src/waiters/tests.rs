@@ -223,6 +223,34 @@ fn what_is_not_heard_of_is_sent_again_after_longer_and_longer() {
 }
 
 #[test]
+fn an_answer_or_another_leader_ends_the_growth_of_waits() {
+    let check = |what: fn(&mut Waiters, Origin)| {
+        let mut waiters = waiters();
+        propose(&mut waiters, 1).expect("room");
+        let mut now = at(0);
+        let mut send = |waiters: &mut Waiters, expected: Duration| {
+            let origin = sent(waiters, now)[0];
+            let due = waiters.next_deadline(true).expect("it is to be sent again");
+            assert_eq!(due, now + expected);
+            assert_eq!(waiters.on_time(due, &nobody), Vec::new());
+            now = due;
+            origin
+        };
+        send(&mut waiters, SECOND);
+        let origin = send(&mut waiters, 2 * SECOND);
+        what(&mut waiters, origin);
+        send(&mut waiters, SECOND);
+        send(&mut waiters, 2 * SECOND);
+    };
+    check(|waiters, _| waiters.resend_all());
+    check(|waiters, origin| {
+        for reason in [RefuseReason::Transferring, RefuseReason::NotLeader] {
+            assert_eq!(waiters.on_refused(at(0), origin, reason), None);
+        }
+    });
+}
+
+#[test]
 fn what_was_refused_for_now_pauses_and_is_due_only_while_there_is_a_leader() {
     let mut waiters = waiters();
     propose(&mut waiters, 1).expect("room");

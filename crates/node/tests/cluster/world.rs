@@ -534,6 +534,19 @@ impl World {
         self.cut.contains(&pair(a, b)) || self.cut.contains(&pair(b, a))
     }
 
+    /// Ends the connections that one node has opened to another, which it opens again after a while.
+    pub(crate) fn hang_up(&mut self, from: &str, to: &str, wait: Duration) {
+        let pair = format!("{from}>{to}>");
+        let ends = self.ends.iter().filter(|(_, end)| end.peer.starts_with(&pair));
+        let ends: Vec<_> = ends.map(|(id, end)| (*id, end.other, end.peer.clone())).collect();
+        assert!(!ends.is_empty(), "{from} reaches {to}");
+        for (near, far, key) in ends {
+            self.redials.insert(key, self.now + wait);
+            self.travel(near, Travelling::Closed);
+            self.travel(far, Travelling::Closed);
+        }
+    }
+
     /// Cuts a node off, closing its connections.
     pub(crate) fn isolate(&mut self, name: &str) {
         for other in self.names() {
