@@ -1,7 +1,7 @@
 //! Streams: hello, verdict, refusal, and whom a frame is for.
 
 use super::{Node, SYSTEM_GROUP, Stage};
-use crate::hello::{Hello, Judge, Refusal};
+use crate::hello::{BEING_TAKEN_IN, Hello, Judge, Refusal};
 use crate::identity::Remembered;
 use crate::interface::{NodeEffect, StreamDirection, StreamId, StreamPurpose};
 use crate::peers::{Speaker, Stream};
@@ -161,6 +161,7 @@ impl Node {
             let newcomer = judge.newcomer(&hello).filter(|_| !refusal.is_final);
             if let Some(node) = newcomer {
                 self.bind(node, &hello);
+                return self.turn_away(id, &refusal);
             }
             let name = expected.as_deref().unwrap_or(&hello.name);
             self.refuse(id, Some(name), &refusal);
@@ -183,9 +184,14 @@ impl Node {
         }
     }
 
-    fn refuse(&mut self, id: StreamId, name: Option<&str>, refusal: &Refusal) {
+    /// Says why a peer cannot speak here.
+    fn turn_away(&mut self, id: StreamId, refusal: &Refusal) {
         self.say(id, FrameKind::Refusal, refusal.encode());
         self.close(id, "refused");
+    }
+
+    fn refuse(&mut self, id: StreamId, name: Option<&str>, refusal: &Refusal) {
+        self.turn_away(id, refusal);
         self.note_refusal(name, &refusal.text, format!("refused a peer: {}", refusal.text));
     }
 
@@ -225,6 +231,11 @@ impl Node {
         let own = self.identity.identity().membership.map(|membership| membership.cluster);
         if refusal.is_final && (own.is_none() || own == refusal.cluster) {
             return self.on_final_refusal(refusal.text);
+        }
+        if matches!(self.stage, Stage::Joining) && refusal.text.ends_with(BEING_TAKEN_IN) {
+            // A step of every join, which the members speak of when it is recorded.
+            name.and_then(|name| self.peers.refused(&name, &refusal.text));
+            return;
         }
         let shown = name.as_deref().unwrap_or("a peer");
         let note = format!("{shown} refuses this node: {}", refusal.text);

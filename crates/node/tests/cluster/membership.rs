@@ -449,3 +449,22 @@ fn a_newcomer_hears_whoever_it_has_greeted_and_can_lead_at_once() {
     assert_eq!(world.leader().as_deref(), Some("n4"));
     assert_eq!(term_of(&world, "n4"), term + 1, "votes were lost");
 }
+
+#[test]
+fn a_join_that_is_well_warns_only_of_what_was_done_in_the_wrong_order() {
+    let mut world = World::formed(&NAMES);
+    let formed: Vec<usize> = NAMES.iter().map(|name| world.host(name).notes.len()).collect();
+    take_in_slowly(&mut world);
+    let said = |world: &World, name: &str, from: usize| world.host(name).notes[from..].join("\n");
+    let told = "this cluster has no member n4; its members are n1, n2, n3. To take it in, add it as a member";
+    let cluster = world.status("n4").cluster.expect("it is in one");
+    assert_eq!(said(&world, "n1", formed[0]), format!("refused a peer: {told}"));
+    assert_eq!(said(&world, "n2", formed[1]), "");
+    assert_eq!(said(&world, "n3", formed[2]), "");
+    assert_eq!(
+        said(&world, "n4", 0),
+        format!(
+            "joining a cluster by n1:1\nn1:1 refuses this node: {told}\ncluster {cluster} is joined"
+        )
+    );
+}
