@@ -326,6 +326,10 @@ impl Group {
         if let Some(peer) = self.member(&change.name, change.incarnation) {
             let LinkChange { incarnation, up, .. } = *change;
             self.protocol.handle(ctx.now, Input::Link { peer, incarnation, up });
+            if up && self.leader == Some(peer) {
+                // What was said while there was no way to it is lost.
+                self.waiters.resend_all();
+            }
             if !up {
                 let effects = self.outbound.on_link_down(ctx.now, peer);
                 self.on_transfer(ctx, effects);

@@ -16,6 +16,9 @@ const WIRE_MAX: u16 = 1;
 /// The largest hello, in bytes: a name, some numbers, a configuration of 64 members, and what later versions add.
 const HELLO_SIZE_MAX: usize = 32 * 1024;
 
+/// What a refusal ends with that is a step of every join and no fault.
+pub(crate) const BEING_TAKEN_IN: &str = "is being taken in: ask again";
+
 /// What a node says of itself, first on every stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
@@ -285,7 +288,7 @@ impl Judge<'_> {
             }
         }
         if self.newcomer(hello).is_some() {
-            return Err(self.later(format!("{name} is being taken in: ask again")));
+            return Err(self.later(format!("{name} {BEING_TAKEN_IN}")));
         }
         let Some((node, member)) = named else {
             let removed = configuration.removed_max;

@@ -202,11 +202,13 @@ pub(crate) fn standing(
         (true, _) => Ok(Standing::Within),
         (false, Some(name)) => Ok(Standing::Reset(name)),
         (false, None) if position.index > bounds.last => Err(format!(
-            "the state machine stands at {position}, the log ends at {}: the log was replaced or rolled back",
+            "the state machine stands at {position}, the log ends at {}: its end was lost to a damaged disk, or the log \
+             was replaced or rolled back",
             bounds.last
         )),
         (false, None) => Err(format!(
-            "the state machine stands at {position}, where the log holds another entry: they are not of one folder"
+            "the state machine stands at {position}, where the log holds another entry: what had replaced that was lost \
+             with the end of the log to a damaged disk, or the two are of different folders"
         )),
     }
 }

@@ -279,11 +279,10 @@ impl Node {
         match &self.stage {
             Stage::Starting { .. } | Stage::Resetting(_) => Phase::Recovering,
             Stage::Forming(forming) => Phase::Forming { missing: forming.formation.missing() },
-            Stage::Bootstrapping(_) | Stage::Enrolling(_) => Phase::Forming { missing: Vec::new() },
-            Stage::Joining | Stage::Admitted(_) => {
-                let join = self.options.join.as_ref();
-                Phase::Joining {
-                    contacts: join.map(|join| join.contacts.clone()).unwrap_or_default(),
+            Stage::Joining | Stage::Admitted(_) | Stage::Bootstrapping(_) | Stage::Enrolling(_) => {
+                match &self.options.join {
+                    Some(join) => Phase::Joining { contacts: join.contacts.clone() },
+                    None => Phase::Forming { missing: Vec::new() },
                 }
             }
             Stage::Running => Phase::Running,

@@ -100,6 +100,11 @@ impl Peers {
         self.streams.iter().filter(|(_, stream)| strange(stream)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether this node talks to a peer of that name.
+    pub(crate) fn is_assigned(&self, name: &str) -> bool {
+        self.peers.contains_key(name)
+    }
+
     /// The addresses to dial.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.peers.values().map(|peer| peer.address.clone()).collect()

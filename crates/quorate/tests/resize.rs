@@ -72,7 +72,8 @@ impl Gone {
     /// Whether this failure is one that its clients have to expect.
     fn explains(&self, failure: &Failure) -> bool {
         let is_here = self.endpoint == failure.endpoint && failure.ended >= self.asked;
-        is_here && failure.status.code() == Code::Unavailable
+        // A connection that is reset in the middle of an answer is "unknown" to the client's library.
+        is_here && matches!(failure.status.code(), Code::Unavailable | Code::Unknown)
     }
 }
 

@@ -185,7 +185,8 @@ async fn incoming(mut socket: TcpStream, context: Context, mut stop: watch::Rece
         _ = stop.changed() => return,
     };
     match purpose {
-        Ok(purpose) => context.carry(socket, StreamDirection::Incoming, purpose, stop).await,
+        Ok(Some(purpose)) => context.carry(socket, StreamDirection::Incoming, purpose, stop).await,
+        Ok(None) => tracing::debug!(peer, "a connection ended before it said what it is for"),
         Err(reason) => {
             context.counters.malformed_count.add(1);
             warn_outside(format_args!("refused a connection of {peer} on the peer port: {reason}"));
@@ -242,20 +243,21 @@ async fn write_preamble(socket: &mut TcpStream, purpose: StreamPurpose) -> std::
     socket.write_all(&[PREAMBLE[0], PREAMBLE[1], PREAMBLE[2], purpose]).await
 }
 
-/// Reads what a connection is for.
-async fn read_preamble(socket: &mut TcpStream) -> Result<StreamPurpose, String> {
+/// Reads what a connection is for; `None` when it ends before it says so, as that of a peer that ends does, or of somebody
+/// who looks whether the port is open.
+async fn read_preamble(socket: &mut TcpStream) -> Result<Option<StreamPurpose>, String> {
     let mut preamble = [0; 4];
     match timeout(PREAMBLE_TIMEOUT, socket.read_exact(&mut preamble)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(error.to_string()),
+        Ok(Err(_)) => return Ok(None),
         Err(_) => return Err("nothing was said".to_owned()),
     }
     if preamble[..3] != PREAMBLE {
         return Err(format!("not Quorate's peer protocol: first bytes {preamble:02x?}"));
     }
     match preamble[3] {
-        1 => Ok(StreamPurpose::Messages),
-        2 => Ok(StreamPurpose::Bulk),
+        1 => Ok(Some(StreamPurpose::Messages)),
+        2 => Ok(Some(StreamPurpose::Bulk)),
         other => Err(format!("a stream for the unknown purpose {other}")),
     }
 }
@@ -534,6 +536,22 @@ mod tests {
             wait_until("a refusal", || bench.counters.read().malformed_count > refused);
         }
         assert_eq!(bench.queue.len(), 0);
+    }
+
+    #[test]
+    fn a_connection_that_ends_before_it_says_anything_is_no_garbage() {
+        runtime().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            for said in [&b""[..], b"Qr", b"Qr\0\x01"] {
+                let mut socket = TcpStream::connect(address).await.expect("accepted");
+                socket.write_all(said).await.expect("written");
+                drop(socket);
+                let (mut accepted, _) = listener.accept().await.expect("dialled");
+                let expected = (said.len() == 4).then_some(StreamPurpose::Messages);
+                assert_eq!(read_preamble(&mut accepted).await, Ok(expected));
+            }
+        });
     }
 
     /// What a peer sends after the preamble, and how the stream then ends.

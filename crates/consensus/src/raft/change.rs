@@ -122,10 +122,14 @@ impl Raft {
         }
     }
 
-    /// Whether a learner follows and lacks so little that its vote would not hold the group up.
+    /// Whether a learner follows, lacks so little that its vote would not hold the group up, and knows that it is a member:
+    /// where the whole log is short, one that holds nothing lacks little.
     fn is_ready_to_vote(&self, node: NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let has_most = |matched: Index| matched.distance_to(self.tail.last()) <= BEHIND_COUNT_MAX;
+        let named = self.membership.named_at(node);
+        let has_most = |matched: Index| {
+            matched >= named && matched.distance_to(self.tail.last()) <= BEHIND_COUNT_MAX
+        };
         leader.peers.get(&node).is_some_and(|peer| {
             peer.progress.state == ProgressState::Replicate && has_most(peer.progress.matched)
         }) && self.has_followed(node)

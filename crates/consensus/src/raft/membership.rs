@@ -63,6 +63,17 @@ impl Membership {
         configuration
     }
 
+    /// From which index on the configurations name `node` with the folder that it has now. Where nobody of that name is a
+    /// member, that is where the configuration in force stands.
+    pub(super) fn named_at(&self, node: NodeId) -> Index {
+        let folder = |configuration: &Configuration| {
+            configuration.members.get(&node).map(|member| member.incarnation)
+        };
+        let is_named = |of: &&(Index, Configuration)| folder(&of.1) == folder(self.latest());
+        let named = self.configurations.iter().rev().take_while(is_named);
+        named.last().map_or(self.latest_index(), |(index, _)| *index)
+    }
+
     /// Its quorums.
     pub(super) fn quorum(&self) -> &Quorum {
         &self.quorum
@@ -170,6 +181,22 @@ mod tests {
         assert!(!of(45), "another folder of that name");
         let unnamed = Membership::open(vec![(Index(1), configuration(&[(1, 11)], 0))]);
         assert!(unnamed.may_vote(NodeId(4), Incarnation(44)), "added later than the log reaches");
+    }
+
+    #[test]
+    fn a_member_is_named_from_where_its_folder_is_recorded() {
+        let without = (Index(1), configuration(&[(1, 11)], 0));
+        let unbound = (Index(3), configuration(&[(1, 11), (4, Incarnation::UNBOUND.0)], 0));
+        let bound = (Index(5), configuration(&[(1, 11), (4, 44)], 0));
+        let other = (Index(7), configuration(&[(1, 11), (4, 44), (5, 55)], 0));
+        let mut membership = Membership::open(vec![without, unbound, bound, other]);
+        let named =
+            |membership: &Membership| [1, 4, 5].map(|node| membership.named_at(NodeId(node)).0);
+        assert_eq!(named(&membership), [1, 5, 7]);
+        membership.purge(Index(6));
+        assert_eq!(named(&membership), [5, 5, 7], "as far as it is known");
+        membership.truncate(Index(7));
+        assert_eq!(membership.named_at(NodeId(4)), Index(5));
     }
 
     #[test]

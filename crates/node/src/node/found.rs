@@ -42,9 +42,11 @@ pub(super) fn found(
         ));
     }
     let has_install_file = install.is_some();
-    let standing = standing(&log, applied, install).map_err(OpenError::Folder)?;
+    let is_only_voter = is_only_voter(&log, &identity.name);
+    let standing = standing(&log, applied, install);
+    let standing = standing.map_err(|reason| folder_in_parts(&reason, identity, is_only_voter))?;
     let needs_snapshot = standing == Standing::Behind;
-    if needs_snapshot && is_only_voter(&log, &identity.name) {
+    if needs_snapshot && is_only_voter {
         return Err(OpenError::Folder(format!(
             "the state machine stands at {}, the log begins after {}: the engine was lost or rolled back, and {} is the \
              only voter, so that nobody can give it a snapshot: put the right engine back, or restore a backup",
@@ -57,6 +59,21 @@ pub(super) fn found(
     };
     let has_install_file = has_install_file && reset.is_none();
     Ok(Found { log, applied, reset, has_install_file, needs_snapshot })
+}
+
+/// What to do where log and state machine do not belong together.
+fn folder_in_parts(reason: &str, identity: &Identity, is_only_voter: bool) -> OpenError {
+    let name = &identity.name;
+    let otherwise = match is_only_voter {
+        true => "it is the only voter, so otherwise restore a backup".to_owned(),
+        false => format!(
+            "otherwise replace the member: quorate member replace {name} --with NAME=HOST:PORT. This one may have \
+             forgotten what it promised"
+        ),
+    };
+    OpenError::Folder(format!(
+        "{reason}. If a part of the data folder was exchanged, put the right one back; {otherwise}"
+    ))
 }
 
 /// Puts back the latest change of members that the state machine has applied, where the log has lost its entry: nobody asks
@@ -104,7 +121,9 @@ fn is_only_voter(log: &LogSummary, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Bounds, Epoch, Incarnation, Intent, Member, NodeId, Position};
+    use quorate_types::{
+        Bounds, Epoch, Incarnation, Intent, Member, NodeId, Position, ProtocolName,
+    };
     use std::collections::BTreeMap;
 
     fn configuration(node: u64) -> Configuration {
@@ -165,5 +184,21 @@ mod tests {
         // A state machine that was lost, or knows of nothing, has nothing to say.
         check(30, &[(20, 2)], 10, (1, 1), "20:2");
         check(0, &[(1, 1)], 0, (0, 0), "1:1");
+    }
+
+    #[test]
+    fn who_cannot_open_its_folder_is_told_what_to_do() {
+        let identity = Identity::fresh("n3".into(), ProtocolName::Raft, Incarnation(3));
+        let check = |is_only_voter, expected: &str| {
+            let text =
+                folder_in_parts("log and engine differ", &identity, is_only_voter).to_string();
+            assert!(
+                text.starts_with("log and engine differ. If a part of the data folder"),
+                "{text}"
+            );
+            assert!(text.contains(expected), "{text}");
+        };
+        check(false, "quorate member replace n3 --with");
+        check(true, "restore a backup");
     }
 }

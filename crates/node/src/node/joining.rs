@@ -53,6 +53,16 @@ impl Node {
         }
         self.stage = Stage::Admitted(Membership { cluster, node });
         self.close(stream, "joined");
+        // Nobody is talked to until the log holds the members. The contacts are then dialled by their names like all others,
+        // and as soon, however often they were asked before.
+        self.assign_peers(Vec::new());
+    }
+
+    /// The log holds the members: the identity file takes in whose member this node is.
+    pub(super) fn enrol_as_newcomer(&mut self, membership: Membership) {
+        let version = self.identity.change(|identity| identity.membership = Some(membership));
+        self.stage = Stage::Enrolling(version);
+        self.reassign_peers();
     }
 
     /// What a newcomer is told that is a member under its folder, once that is certain.

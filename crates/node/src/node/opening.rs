@@ -239,11 +239,7 @@ impl Node {
                 }
                 self.run();
             }
-            Stage::Admitted(membership) => {
-                let version =
-                    self.identity.change(|identity| identity.membership = Some(membership));
-                self.stage = Stage::Enrolling(version);
-            }
+            Stage::Admitted(membership) => self.enrol_as_newcomer(membership),
             other @ (Stage::Starting { .. }
             | Stage::Forming(_)
             | Stage::Joining

@@ -1,8 +1,7 @@
 //! Streams: hello, verdict, refusal, and whom a frame is for.
 
 use super::{Node, SYSTEM_GROUP, Stage};
-use crate::group::Group;
-use crate::hello::{Hello, Judge, Refusal};
+use crate::hello::{BEING_TAKEN_IN, Hello, Judge, Refusal};
 use crate::identity::Remembered;
 use crate::interface::{NodeEffect, StreamDirection, StreamId, StreamPurpose};
 use crate::peers::{Speaker, Stream};
@@ -57,8 +56,8 @@ impl Node {
     /// Where peers reach this node, as the configuration in force says; empty while that does not name it.
     fn own_address(&self) -> String {
         let node = self.identity.identity().membership.map(|membership| membership.node);
-        let configuration = self.groups.get(&SYSTEM_GROUP).and_then(Group::acquaintances);
-        let own = node.zip(configuration).and_then(|(node, all)| all.members.get(&node).cloned());
+        let own =
+            node.zip(self.acquaintances()).and_then(|(node, all)| all.members.get(&node).cloned());
         own.map(|member| member.peer_address).unwrap_or_default()
     }
 
@@ -163,10 +162,15 @@ impl Node {
             let newcomer = judge.newcomer(&hello).filter(|_| !refusal.is_final);
             if let Some(node) = newcomer {
                 self.bind(node, &hello);
+                return self.turn_away(id, &refusal);
             }
             let name = expected.as_deref().unwrap_or(&hello.name);
             self.refuse(id, Some(name), &refusal);
             return;
+        }
+        if !self.peers.is_assigned(&hello.name) {
+            // An answer would make it say things that would not be heard.
+            return self.close(id, "this node does not talk to it yet");
         }
         if !is_outgoing {
             self.answer_hello(id, &hello);
@@ -181,9 +185,14 @@ impl Node {
         }
     }
 
-    fn refuse(&mut self, id: StreamId, name: Option<&str>, refusal: &Refusal) {
+    /// Says why a peer cannot speak here.
+    fn turn_away(&mut self, id: StreamId, refusal: &Refusal) {
         self.say(id, FrameKind::Refusal, refusal.encode());
         self.close(id, "refused");
+    }
+
+    fn refuse(&mut self, id: StreamId, name: Option<&str>, refusal: &Refusal) {
+        self.turn_away(id, refusal);
         self.note_refusal(name, &refusal.text, format!("refused a peer: {}", refusal.text));
     }
 
@@ -225,6 +234,11 @@ impl Node {
         let own = self.identity.identity().membership.map(|membership| membership.cluster);
         if refusal.is_final && (own.is_none() || own == refusal.cluster) {
             return self.on_final_refusal(refusal.text);
+        }
+        if matches!(self.stage, Stage::Joining) && refusal.text.ends_with(BEING_TAKEN_IN) {
+            // A step of every join, which the members speak of when it is recorded.
+            name.and_then(|name| self.peers.refused(&name, &refusal.text));
+            return;
         }
         let shown = name.as_deref().unwrap_or("a peer");
         let note = format!("{shown} refuses this node: {}", refusal.text);

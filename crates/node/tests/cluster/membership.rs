@@ -486,3 +486,59 @@ fn a_member_is_cast_out_only_by_a_removal_that_is_committed() {
     await_voters(&mut world, &["n1", "n2", "n3", "n4"], "n1,n2,n3");
     assert!(knows(&world, &old, "n4") && !knows(&world, &old, "n5"));
 }
+
+/// Takes n4 in while its disk is slow to record that it is a member, and lets it vote. Gives who leads.
+fn take_in_slowly(world: &mut World) -> String {
+    let leader = world.await_leader();
+    world.start_joining("n4", "n1");
+    world.await_that("a refusal", |world| world.has_note("n4", "has no member n4"));
+    world.host_mut("n4").is_disk_held = true;
+    assert_eq!(world.change(&leader, add("n4", true)), Answer::Taken);
+    // Its log takes the members in; its identity file has yet to say whose member it is.
+    for _ in 0..100 {
+        if world.status("n4").node.is_none() {
+            world.run(Duration::from_millis(5));
+            world.release_disk_once("n4");
+        }
+    }
+    assert_eq!(world.status("n4").node, Some(NodeId(4)));
+    world.run(Duration::from_millis(500));
+    world.release_disk("n4");
+    await_voters(world, &["n1", "n2", "n3", "n4"], "n1,n2,n3,n4");
+    leader
+}
+
+fn term_of(world: &World, name: &str) -> u64 {
+    world.status(name).groups[&GroupId(0)].epoch.number
+}
+
+#[test]
+fn a_newcomer_hears_whoever_it_has_greeted_and_can_lead_at_once() {
+    let mut world = World::formed(&NAMES);
+    let leader = take_in_slowly(&mut world);
+    let term = term_of(&world, "n4");
+    let control = Control::Transfer(NodeId(4));
+    world.request(&leader, Request::Control { group: GroupId(0), control });
+    world.run(Duration::from_millis(20));
+    assert_eq!(world.leader().as_deref(), Some("n4"));
+    assert_eq!(term_of(&world, "n4"), term + 1, "votes were lost");
+}
+
+#[test]
+fn a_join_that_is_well_warns_only_of_what_was_done_in_the_wrong_order() {
+    let mut world = World::formed(&NAMES);
+    let formed: Vec<usize> = NAMES.iter().map(|name| world.host(name).notes.len()).collect();
+    take_in_slowly(&mut world);
+    let said = |world: &World, name: &str, from: usize| world.host(name).notes[from..].join("\n");
+    let told = "this cluster has no member n4; its members are n1, n2, n3. To take it in, add it as a member";
+    let cluster = world.status("n4").cluster.expect("it is in one");
+    assert_eq!(said(&world, "n1", formed[0]), format!("refused a peer: {told}"));
+    assert_eq!(said(&world, "n2", formed[1]), "");
+    assert_eq!(said(&world, "n3", formed[2]), "");
+    assert_eq!(
+        said(&world, "n4", 0),
+        format!(
+            "joining a cluster by n1:1\nn1:1 refuses this node: {told}\ncluster {cluster} is joined"
+        )
+    );
+}

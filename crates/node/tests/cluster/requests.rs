@@ -94,6 +94,26 @@ fn lost_frames_neither_lose_nor_repeat_a_proposal() {
 }
 
 #[test]
+fn a_leader_that_is_reached_again_is_asked_again_at_once() {
+    let mut world = World::formed(&NAMES);
+    let leader = world.await_leader();
+    let follower = NAMES.into_iter().find(|name| *name != leader).expect("three nodes");
+    world.add(follower, 1);
+    // It goes on to hear its leader, which hears nothing of it.
+    world.hang_up(follower, &leader, Duration::from_millis(400));
+    let proposed = world.propose(follower, 1);
+    let asked = world.read(follower);
+    world.run(Duration::from_millis(300));
+    assert_eq!(world.leader(), Some(leader));
+    assert!(!world.is_over(follower, proposed) && !world.is_over(follower, asked));
+    world.run(Duration::from_millis(150));
+    assert!(world.is_over(follower, proposed));
+    // The protocol asks again itself with the next heartbeat.
+    world.run(Duration::from_millis(150));
+    assert!(world.is_over(follower, asked));
+}
+
+#[test]
 fn without_a_quorum_requests_end_at_their_deadline_and_name_who_is_missing() {
     let mut world = World::formed(&NAMES);
     let leader = world.await_leader();

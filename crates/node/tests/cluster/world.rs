@@ -299,6 +299,17 @@ impl World {
         self.pump(name);
     }
 
+    /// The disk of a node does what it was asked meanwhile, and is held again.
+    pub(crate) fn release_disk_once(&mut self, name: &str) {
+        let held = std::mem::take(&mut self.host_mut(name).held_disk);
+        self.host_mut(name).is_disk_held = false;
+        for request in held {
+            self.on_disk(name, request);
+        }
+        self.host_mut(name).is_disk_held = true;
+        self.pump(name);
+    }
+
     /// Deletes a killed node's data folder.
     pub(crate) fn wipe(&mut self, name: &str) {
         let host = self.host_mut(name);
@@ -531,6 +542,19 @@ impl World {
     fn is_cut(&self, a: &str, b: &str) -> bool {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         self.cut.contains(&pair(a, b)) || self.cut.contains(&pair(b, a))
+    }
+
+    /// Ends the connections that one node has opened to another, which it opens again after a while.
+    pub(crate) fn hang_up(&mut self, from: &str, to: &str, wait: Duration) {
+        let pair = format!("{from}>{to}>");
+        let ends = self.ends.iter().filter(|(_, end)| end.peer.starts_with(&pair));
+        let ends: Vec<_> = ends.map(|(id, end)| (*id, end.other, end.peer.clone())).collect();
+        assert!(!ends.is_empty(), "{from} reaches {to}");
+        for (near, far, key) in ends {
+            self.redials.insert(key, self.now + wait);
+            self.travel(near, Travelling::Closed);
+            self.travel(far, Travelling::Closed);
+        }
     }
 
     /// Cuts a node off, closing its connections.
