@@ -169,7 +169,10 @@ impl Log {
             segment: self.segments.current,
             offset: self.stream.offset,
             batch: self.stream.next,
-            synced: self.stream.synced,
+            synced: match Mistake::SyncedTooFar.is_made() && !opening {
+                true => self.stream.next,
+                false => self.stream.synced,
+            },
             previous_segment,
             previous_end,
             previous_chain,

@@ -173,6 +173,7 @@ pub fn trap(mistake: Mistake) -> Option<Bounds> {
         | Mistake::HoleIsTorn
         | Mistake::TornIsWhole
         | Mistake::OlderHardState
+        | Mistake::SyncedTooFar
         | Mistake::TailNotRewritten
         | Mistake::LiveRecycled
         | Mistake::RecycledEarly

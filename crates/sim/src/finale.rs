@@ -101,12 +101,13 @@ impl World {
                 // What the time of faults has left behind may still cost the leader its place, once: those who follow the
                 // next one are asked then.
                 let led = self.led_core();
-                if !led.is_empty() && led != self.core_led {
+                let is_led = !led.is_empty();
+                if is_led && led != self.core_led {
                     self.probes.fill(None);
                     self.probe_core(led);
                 }
                 self.probe_again();
-                if self.probes.iter().all(Option::is_none) {
+                if is_led && self.probes.iter().all(Option::is_none) {
                     self.counts.core_count += 1;
                     self.core_epoch = self.highest_core_epoch();
                     self.enter(Stage::CoreHolding);

@@ -106,6 +106,8 @@ mistakes! {
     TornIsWhole = "torn-is-whole", "contract: a Persist survives whole or not at all";
     /// An older hard state is restored at open.
     OlderHardState = "older-hard-state", "log: the last durable hard state counts";
+    /// A batch names itself as synced before it is.
+    SyncedTooFar = "synced-too-far", "log: a batch names as synced only what was synced when it was written";
     /// What no later record proves synced is believed at open.
     TailNotRewritten = "tail-not-rewritten", "log: an unproven tail is written again before it counts";
     /// The oldest segment is recycled although something in it is live.
