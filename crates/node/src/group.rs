@@ -364,7 +364,8 @@ impl Group {
         damaged: Option<quorate_log::Damage>,
     ) {
         if let Some(damage) = damaged {
-            ctx.out.push_back(NodeEffect::Note(format!("the log is damaged: {}", damage.report)));
+            let text = format!("the log is damaged: {}", damage.report);
+            ctx.out.push_back(NodeEffect::Warning(text));
             self.protocol.handle(ctx.now, Input::Damaged(damage.fault));
         }
         if self.machine.take_read(read) {

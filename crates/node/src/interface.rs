@@ -318,6 +318,8 @@ pub enum NodeEffect {
     },
     /// Something worth a line in the log, in plain words: formation's progress, repairs.
     Note(String),
+    /// As a note, of something that an operator should know of even where it mends itself: damage.
+    Warning(String),
     /// As a note, but caused by what came from outside: refused peers, and bytes that are no message. Whoever writes these
     /// down bounds how many.
     Outside(String),

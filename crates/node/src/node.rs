@@ -330,6 +330,10 @@ impl Node {
         self.out.push_back(NodeEffect::Note(text));
     }
 
+    fn warn(&mut self, text: String) {
+        self.out.push_back(NodeEffect::Warning(text));
+    }
+
     fn on_request(&mut self, id: RequestId, request: Request) {
         let group = match &request {
             Request::Propose { group, .. }

@@ -68,6 +68,7 @@ pub(crate) async fn log<R: Send + 'static>(node: NodeHandle<R>) {
         match notice {
             Ok(NodeNotice::Stop(_)) | Err(RecvError::Closed) => return,
             Ok(NodeNotice::Note(text)) => tracing::info!(node = name, "{text}"),
+            Ok(NodeNotice::Warning(text)) => tracing::warn!(node = name, "{text}"),
             Ok(NodeNotice::Event { group, event }) => {
                 leaderless.note(group.0, &event, Instant::now());
                 log_event(&name, group.0, &event);

@@ -212,6 +212,10 @@ impl<R: Send + 'static> Driver<R> {
                 round.urgent = true;
                 self.published.notify(NodeNotice::Note(text));
             }
+            NodeEffect::Warning(text) => {
+                round.urgent = true;
+                self.published.notify(NodeNotice::Warning(text));
+            }
             NodeEffect::Stop(_) => unreachable!("the caller ends the round at a stop"),
         }
     }

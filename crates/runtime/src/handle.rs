@@ -66,6 +66,8 @@ pub enum NodeNotice {
     },
     /// A line in plain words.
     Note(String),
+    /// A line about something that an operator should know of: damage.
+    Warning(String),
     /// The node has stopped; nothing more comes.
     Stop(StopReason),
 }
@@ -74,7 +76,7 @@ impl fmt::Display for NodeNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NodeNotice::Event { group, event } => write!(f, "{group} {event}"),
-            NodeNotice::Note(text) => f.write_str(text),
+            NodeNotice::Note(text) | NodeNotice::Warning(text) => f.write_str(text),
             NodeNotice::Stop(reason) => write!(f, "stopped: {reason:?}"),
         }
     }

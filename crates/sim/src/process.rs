@@ -559,7 +559,7 @@ impl World {
             NodeEffect::Machine { group: _, request } => self.ask_machine(id, request),
             NodeEffect::Answer { id: request, answer } => self.answer(id, request, answer),
             NodeEffect::Event { group, event } => self.note_event(id, group, &event),
-            NodeEffect::Note(text) | NodeEffect::Outside(text) => {
+            NodeEffect::Note(text) | NodeEffect::Warning(text) | NodeEffect::Outside(text) => {
                 self.trace
                     .step(self.now, "note", &[id.0 as u64], |f| write!(f, "{} {text}", name(id)));
             }

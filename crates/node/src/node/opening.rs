@@ -108,7 +108,7 @@ impl Node {
 
     fn report(&mut self, recovery: &Recovery) {
         for report in &recovery.reports {
-            self.note(format!("the log is damaged: {report}"));
+            self.warn(format!("the log is damaged: {report}"));
         }
         if let Some(torn) = &recovery.torn {
             let (file, offset) = (&torn.file, torn.offset);
@@ -121,7 +121,7 @@ impl Node {
             return;
         };
         let (applied, purged) = (found.applied.position, found.log.bounds.purged);
-        self.note(format!(
+        self.warn(format!(
             "the state machine stands at {applied}, the log begins after {purged}: the engine was lost or rolled back. \
              A snapshot of a peer will take its place; until then this node keeps its log and its votes, and serves \
              nothing"

@@ -164,7 +164,7 @@ impl Alone {
                     self.node.handle(self.now, NodeInput::Disk(done));
                 }
                 NodeEffect::Machine { request, .. } => self.asked.push(request),
-                NodeEffect::Note(note) => self.notes.push(note),
+                NodeEffect::Note(note) | NodeEffect::Warning(note) => self.notes.push(note),
                 NodeEffect::Dial(_)
                 | NodeEffect::Send { .. }
                 | NodeEffect::Close { .. }
@@ -306,6 +306,7 @@ fn nothing_comes_after_a_stop() {
             | NodeEffect::Answer { .. }
             | NodeEffect::Event { .. }
             | NodeEffect::Note(_)
+            | NodeEffect::Warning(_)
             | NodeEffect::Outside(_)
             | NodeEffect::Stop(_) => {}
         }

@@ -27,7 +27,7 @@ fn told(world: &mut World, name: &str, stream: StreamId, input: NodeInput) -> Ve
             NodeEffect::Send { stream: to, .. } | NodeEffect::Close { stream: to, .. } => {
                 *to == stream
             }
-            NodeEffect::Note(_) | NodeEffect::Outside(_) => true,
+            NodeEffect::Note(_) | NodeEffect::Warning(_) | NodeEffect::Outside(_) => true,
             NodeEffect::Disk(_)
             | NodeEffect::Dial(_)
             | NodeEffect::Machine { .. }

@@ -600,7 +600,9 @@ impl World {
                     assert!(is_first, "{name} answers {id:?} twice");
                 }
                 NodeEffect::Event { .. } => {}
-                NodeEffect::Note(note) | NodeEffect::Outside(note) => host.notes.push(note),
+                NodeEffect::Note(note) | NodeEffect::Warning(note) | NodeEffect::Outside(note) => {
+                    host.notes.push(note);
+                }
                 NodeEffect::Stop(reason) => {
                     host.stopped = Some(reason);
                     self.kill(name);

@@ -55,6 +55,7 @@ impl Live {
             match notice {
                 Ok(NodeNotice::Note(text)) if ready => self.say(&format!("{name}: {text}")),
                 Ok(NodeNotice::Note(_)) => {}
+                Ok(NodeNotice::Warning(text)) => self.say(&format!("{name}: {text}")),
                 Ok(NodeNotice::Event { group, event }) => {
                     if let Some(line) = line(&name, &node.latest_status(), group, &event) {
                         self.say(&line);
