@@ -111,6 +111,7 @@ impl Mutant {
             Mutant::Makes(Mistake::SettledApplied),
             Mutant::Makes(Mistake::InstallUnrecorded),
             Mutant::Makes(Mistake::DurableByIndex),
+            Mutant::Makes(Mistake::MembersForgotten),
         ];
         !slow.contains(&self)
     }
