@@ -16,7 +16,7 @@ use crate::marks;
 use crate::mutants::Mutant;
 use crate::network::{Life, ProcessId};
 use crate::world::{Event, World};
-use quorate_consensus::{Event as ConsensusEvent, Message, RoleName};
+use quorate_consensus::{Event as ConsensusEvent, Mending, Message, RoleName};
 use quorate_log::{DamageReport, DamageWhat, Log, LogOptions};
 use quorate_node::{
     Node, NodeEffect, NodeInput, NodeOptions, Phase, RequestId, StopReason, StreamPurpose,
@@ -662,7 +662,7 @@ impl World {
                     self.accuse(result);
                 }
             }
-            ConsensusEvent::Mended { position, .. } => {
+            ConsensusEvent::Mended { position, how: Mending::FromMemory } => {
                 self.processes[id.0].order.on_rewritten(position.index);
             }
             ConsensusEvent::Diverged { .. } => self.fail("agreement", event.to_string()),
@@ -673,6 +673,7 @@ impl World {
             | ConsensusEvent::SteppedDown { .. }
             | ConsensusEvent::Dropped { .. }
             | ConsensusEvent::SnapshotNeeded { .. }
+            | ConsensusEvent::Mended { how: Mending::From(_) | Mending::GivenUp, .. }
             | ConsensusEvent::MembershipAnswer { .. } => {}
             ConsensusEvent::NotReady { .. } => {
                 if let Some(running) = &mut self.processes[id.0].running {
