@@ -120,15 +120,14 @@ impl Raft {
 
     pub(super) fn on_read_request(&mut self, from: NodeId, epoch: Epoch, context: u64) {
         let (is_vouched, index) = (self.is_vouched_by(from, epoch), self.committed);
+        let waiter = Waiter::Remote { node: from, context };
         match &mut self.role {
             Role::Leader(leader) if is_vouched && leader.can_read(index) => {
-                leader.awaits(from, index);
-                let reply = Message::ReadReply { epoch, context, index: Some(index) };
-                self.send(from, reply, None);
+                self.answer_reader(waiter, index);
             }
-            Role::Leader(leader) => leader.barrier.wait(Waiter::Remote { node: from, context }),
+            Role::Leader(leader) => leader.barrier.wait(waiter),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {
-                self.fail_reader(Waiter::Remote { node: from, context }, RefuseReason::NotLeader);
+                self.fail_reader(waiter, RefuseReason::NotLeader);
             }
         }
     }
@@ -156,7 +155,7 @@ impl Raft {
 
     /// Answers the reads of the round that is out, if a quorum has answered it or a later one.
     pub(super) fn maybe_end_read_round(&mut self) {
-        let (node, epoch) = (self.node(), self.own_epoch());
+        let node = self.node();
         let quorum = self.membership.quorum();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(round) = leader.barrier.outstanding_round() else { return };
@@ -169,13 +168,20 @@ impl Raft {
         let (index, waiters) = leader.barrier.end().expect("a round is out");
         self.metrics.read_rounds += 1;
         for waiter in waiters {
-            match waiter {
-                Waiter::Own(id) => self.outbox.push_back(Effect::ReadReady { id, index }),
-                Waiter::Remote { node, context } => {
+            self.answer_reader(waiter, index);
+        }
+    }
+
+    /// Tells somebody who waits from which index on the state may be read.
+    fn answer_reader(&mut self, waiter: Waiter, index: Index) {
+        match waiter {
+            Waiter::Own(id) => self.outbox.push_back(Effect::ReadReady { id, index }),
+            Waiter::Remote { node, context } => {
+                if let Role::Leader(leader) = &mut self.role {
                     leader.awaits(node, index);
-                    let reply = Message::ReadReply { epoch, context, index: Some(index) };
-                    self.replies.push((node, reply, None));
                 }
+                let epoch = self.own_epoch();
+                self.send(node, Message::ReadReply { epoch, context, index: Some(index) }, None);
             }
         }
     }
