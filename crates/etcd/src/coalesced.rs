@@ -116,9 +116,12 @@ impl<S: Write + Unpin> Write for Coalesced<S> {
 mod tests {
     use super::*;
     use hyper_util::rt::TokioIo;
+    use std::future::poll_fn;
+    use std::io::Cursor;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
+    use tokio::io::AsyncReadExt;
 
     /// Counts how often a task is woken.
     #[derive(Default)]
@@ -127,49 +130,6 @@ mod tests {
     impl Wake for Wakes {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A socket that takes `room` bytes at a time and notes each piece.
-    struct Pieces {
-        room: usize,
-        pieces: Vec<usize>,
-        bytes: Vec<u8>,
-        is_shut: bool,
-    }
-
-    impl Pieces {
-        fn new(room: usize) -> Pieces {
-            Pieces { room, pieces: Vec::new(), bytes: Vec::new(), is_shut: false }
-        }
-    }
-
-    impl Write for Pieces {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<Result<usize>> {
-            let this = self.get_mut();
-            let taken = bytes.len().min(this.room);
-            // Every other time there is no room at all.
-            if this.pieces.last().is_some_and(|piece| *piece > 0) {
-                this.pieces.push(0);
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            this.pieces.push(taken);
-            this.bytes.extend_from_slice(&bytes[..taken]);
-            Poll::Ready(Ok(taken))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-            self.get_mut().is_shut = true;
-            Poll::Ready(Ok(()))
         }
     }
 
@@ -196,42 +156,35 @@ mod tests {
         assert_eq!(socket.socket.into_inner(), b"one two one two one two ");
     }
 
-    /// Writes all of `bytes` and gives how often the socket made it wait.
-    fn write_all(
-        socket: &mut Coalesced<Pieces>,
-        context: &mut Context<'_>,
-        mut bytes: &[u8],
-    ) -> usize {
-        let mut waits = 0;
-        while !bytes.is_empty() {
-            match Pin::new(&mut *socket).poll_write(context, bytes) {
-                Poll::Ready(taken) => bytes = &bytes[taken.expect("it takes all")..],
-                Poll::Pending => waits += 1,
-            }
-            assert!(socket.gathered.len() <= GATHERED_SIZE_MAX);
-        }
-        waits
-    }
-
-    #[test]
-    fn a_slow_socket_makes_whoever_writes_wait_and_gets_everything_in_order() {
-        let mut context = Context::from_waker(Waker::noop());
-        let mut socket = Coalesced::new(Pieces::new(10_000));
+    #[tokio::test]
+    async fn a_slow_socket_makes_whoever_writes_wait_and_gets_everything_in_order() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[1]).collect();
-        assert!(write_all(&mut socket, &mut context, &bytes) > 0);
-        // A shutdown needs no further turn.
-        while Pin::new(&mut socket).poll_shutdown(&mut context).is_pending() {
-            assert!(!socket.socket.is_shut, "everything goes before the end");
-        }
-        assert!(socket.socket.is_shut && socket.socket.bytes == bytes);
+        let (near, mut far) = tokio::io::duplex(1000);
+        let mut socket = Coalesced::new(TokioIo::new(near));
+        let writing = async {
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let write = poll_fn(|context| Pin::new(&mut socket).poll_write(context, rest));
+                rest = &rest[write.await.expect("somebody reads")..];
+                assert!(socket.gathered.len() <= GATHERED_SIZE_MAX);
+            }
+            // A shutdown needs no further turn.
+            let shutdown = poll_fn(|context| Pin::new(&mut socket).poll_shutdown(context));
+            shutdown.await.expect("somebody reads");
+            socket
+        };
+        let mut received = Vec::new();
+        let (socket, read) = tokio::join!(writing, far.read_to_end(&mut received));
+        assert_eq!(read.ok(), Some(bytes.len()));
+        assert!(received == bytes);
         assert!(socket.gathered.capacity() <= KEPT_SIZE_MAX, "memory is given back");
     }
 
     #[test]
     fn a_socket_that_takes_nothing_is_an_error() {
         let mut context = Context::from_waker(Waker::noop());
-        let mut socket = Coalesced::new(Pieces::new(0));
-        write_all(&mut socket, &mut context, b"lost");
+        let mut socket = Coalesced::new(TokioIo::new(Cursor::new(&mut [][..])));
+        assert!(Pin::new(&mut socket).poll_write(&mut context, b"lost").is_ready());
         let ended = Pin::new(&mut socket).poll_shutdown(&mut context);
         assert!(matches!(ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::WriteZero));
     }
