@@ -63,8 +63,8 @@ impl World {
             Answer::Taken | Answer::Settled(_) => return,
             Answer::Refused { .. } | Answer::Declined(_) => Outcome::Refused,
             Answer::Unknown { origin, .. } => {
-                self.on_unknown(origin);
-                Outcome::Unknown
+                self.end_call(client, Outcome::Unknown);
+                return self.on_unknown(origin);
             }
         };
         self.end_call(client, outcome);

@@ -134,6 +134,16 @@ impl Clients {
         Some(operation)
     }
 
+    /// A client that did not know what became of a call is told that it has not happened and never will: from now on nobody
+    /// may see what it would have done.
+    pub fn deny(&mut self, number: usize) {
+        let outcome = &mut self.history.operations[number].outcome;
+        // The canary's lies are left as they are.
+        if *outcome == Outcome::Unknown {
+            *outcome = Outcome::Refused;
+        }
+    }
+
     fn remember(&mut self, operation: &Operation) {
         self.highest = self.highest.max(operation.outcome.revision().unwrap_or_default());
         let seen = match (&operation.outcome, operation.call) {

@@ -8,7 +8,7 @@ use crate::network::ProcessId;
 use crate::world::{Event, World};
 use quorate_node::{Answer, NodeInput, Request, RequestId};
 use quorate_types::{Fate, Origin};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often somebody asks before it is given up: processes that were asked may have crashed.
@@ -36,11 +36,17 @@ pub(crate) struct Settling {
     dice: Dice,
     /// Of what they know by now.
     told: BTreeSet<Origin>,
+    /// Which operation of the history each of the others was.
+    operations: BTreeMap<Origin, usize>,
 }
 
 impl Settling {
     pub(crate) fn new(seed: u64) -> Settling {
-        Settling { dice: Dice::new(seed, "settling"), told: BTreeSet::new() }
+        Settling {
+            dice: Dice::new(seed, "settling"),
+            told: BTreeSet::new(),
+            operations: BTreeMap::new(),
+        }
     }
 }
 
@@ -55,9 +61,11 @@ impl World {
         dice.chance(IMPATIENT).then(|| dice.duration(IMPATIENCE_MIN, IMPATIENCE_MAX))
     }
 
-    /// A call has ended without a known outcome.
+    /// The call that ended last has no known outcome.
     pub(crate) fn on_unknown(&mut self, origin: Option<Origin>) {
         let Some(origin) = origin.filter(|_| self.mix.settles) else { return };
+        let number = self.clients.history().operations.len() - 1;
+        self.settling.operations.insert(origin, number);
         let dice = &mut self.settling.dice;
         let wait_max = if dice.chance(500_000) { IMPATIENCE_MAX } else { Duration::from_secs(2) };
         let wait = dice.duration(Duration::ZERO, wait_max);
@@ -96,6 +104,10 @@ impl World {
         let Some(origin) = running.settling.remove(&request) else { return false };
         if let Answer::Settled(fate) = answer {
             self.settling.told.insert(origin);
+            let operation = self.settling.operations.remove(&origin);
+            if let (Some(number), Fate::Never) = (operation, fate) {
+                self.clients.deny(number);
+            }
             let mark = match fate {
                 Fate::Applied => Some(marks::TOLD_APPLIED),
                 Fate::Never => Some(marks::TOLD_NEVER),
