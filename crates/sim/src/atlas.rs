@@ -79,7 +79,8 @@ impl World {
     /// Whether the durable half of a log is whole, and its node agrees.
     fn is_log_sound(&self, id: ProcessId) -> bool {
         let process = &self.processes[id.0];
-        let is_owed = process.sabotage.is_some() || process.disk.is_loss_open();
+        let is_under_way = process.sabotaged.is_some_and(|write| process.disk.is_in_flight(write));
+        let is_owed = process.sabotage.is_some() || is_under_way || process.disk.is_loss_open();
         // One behind the end harms the log once that comes near it.
         if is_owed || process.disk.is_ailing("log") {
             return false;

@@ -211,6 +211,12 @@ impl CrashDisk {
         self.full = full;
     }
 
+    /// Whether a request has been submitted and is neither done nor gone with a crash.
+    #[must_use]
+    pub fn is_in_flight(&self, ticket: Ticket) -> bool {
+        self.in_flight.contains_key(&ticket)
+    }
+
     /// Whether a write is lost that a crash would bring back.
     #[must_use]
     pub fn is_loss_open(&self) -> bool {

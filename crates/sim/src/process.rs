@@ -86,6 +86,8 @@ pub(crate) struct Process {
     stalls: Stalls,
     /// How its next write to the log ends.
     pub(crate) sabotage: Option<Ending>,
+    /// The write that ends so, once it is under way.
+    pub(crate) sabotaged: Option<Ticket>,
     /// Until when its disk stands still.
     pub(crate) disk_stalled_until: Instant,
     /// What waits for a disk that stands still until it is told otherwise.
@@ -194,6 +196,7 @@ impl Process {
             order: Order::default(),
             stalls: Stalls::default(),
             sabotage: None,
+            sabotaged: None,
             disk_stalled_until: Instant::ZERO,
             stalled: Vec::new(),
             disk_slow_until: Instant::ZERO,
@@ -605,9 +608,13 @@ impl World {
         self.trace.step(self.now, "submit", &[id.0 as u64, request.id.0], |f| {
             write!(f, "{} {}", name(id), request.op)
         });
-        let ticket = self.processes[id.0].disk.submit(request);
+        let process = &mut self.processes[id.0];
+        let ticket = process.disk.submit(request);
+        if ending != Ending::Good {
+            process.sabotaged = Some(ticket);
+        }
         if at >= FOR_EVER {
-            return self.processes[id.0].stalled.push((ticket, ending));
+            return process.stalled.push((ticket, ending));
         }
         self.plan(at, Event::Disk(id, ticket, ending));
     }
