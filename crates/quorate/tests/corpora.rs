@@ -13,11 +13,12 @@ const FILES_MIN: usize = 3;
 /// A folder of `fuzz/corpus`, and what takes its files.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 23] = [
     ("frame", quorate_types::fuzzing::frame),
     ("entry", quorate_types::fuzzing::entry),
     ("configuration", quorate_types::fuzzing::configuration),
     ("origins", quorate_types::fuzzing::origins),
+    ("machine_state", quorate_types::fuzzing::machine_state),
     ("message", quorate_consensus::fuzzing::message),
     ("replica", quorate_consensus::fuzzing::replica),
     ("log_items", quorate_log::fuzzing::items),
@@ -32,6 +33,7 @@ const TARGETS: [Target; 21] = [
     ("values", quorate_store::fuzzing::values),
     ("snapshot", quorate_store::fuzzing::snapshot),
     ("engine_manifest", quorate_runtime::fuzzing::manifest),
+    ("engine_live", quorate_runtime::fuzzing::live),
     ("etcd_request", quorate_etcd::fuzzing::request),
     ("etcd_member", quorate_etcd::fuzzing::member),
     ("grpc_timeout", quorate_etcd::fuzzing::timeout),

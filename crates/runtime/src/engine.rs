@@ -261,15 +261,21 @@ fn generation_path(root: &Path, number: u64) -> PathBuf {
     root.join(format!("gen-{number}"))
 }
 
+/// What the file says that names the live generation.
+fn live_text(number: u64) -> String {
+    format!("gen-{number}\n")
+}
+
 fn parse_live(text: &str) -> Option<u64> {
-    text.strip_prefix("gen-")?.strip_suffix('\n')?.parse().ok().filter(|number| *number > 0)
+    let number = text.strip_prefix("gen-")?.strip_suffix('\n')?.parse().ok()?;
+    (number > 0 && live_text(number) == text).then_some(number)
 }
 
 /// Makes a generation durable and names it as the live one.
 fn publish(root: &Path, generation: &Generation, number: u64) -> Result<(), EngineError> {
     generation.sync()?;
     sync_parent(&generation.folder.path).map_err(io_error)?;
-    replace_file(&root.join(LIVE_FILE), format!("gen-{number}\n").as_bytes()).map_err(io_error)?;
+    replace_file(&root.join(LIVE_FILE), live_text(number).as_bytes()).map_err(io_error)?;
     sync_parent(root).map_err(io_error)
 }
 

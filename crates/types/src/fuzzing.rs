@@ -5,7 +5,7 @@
 
 use crate::{
     Configuration, ENTRY_HEADER_SIZE, Entry, FRAME_HEADER_SIZE, Frame, FrameHeader, Incarnation,
-    NodeId, Origin, OriginTable, Reader,
+    MachineState, NodeId, Origin, OriginTable, Reader,
 };
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
@@ -67,6 +67,13 @@ pub fn configuration(data: &[u8]) {
     let Ok(decoded) = Configuration::decode(Bytes::copy_from_slice(data)) else { return };
     let again = Configuration::decode(decoded.encode());
     assert_eq!(again.as_ref(), Ok(&decoded), "a configuration changes by its encoding");
+}
+
+/// How far a state machine has come, and who took part there.
+pub fn machine_state(data: &[u8]) {
+    let Ok(decoded) = MachineState::decode(Bytes::copy_from_slice(data)) else { return };
+    let again = MachineState::decode(decoded.encode());
+    assert_eq!(again.as_ref(), Ok(&decoded), "a state changes by its encoding");
 }
 
 /// A table of origins; what was read must take in whatever comes next.

@@ -3,6 +3,7 @@
 use super::block;
 use super::manifest::parse;
 use super::run::{BlockCache, BlockSize, Run, RunFile};
+use super::{live_text, parse_live};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quorate_store::engine::{EngineError, Table};
 use std::path::Path;
@@ -15,6 +16,14 @@ pub fn manifest(data: &[u8]) {
     if let Some((body, _)) = data.split_last_chunk::<8>() {
         let sealed = [body, &xxh3_64(body).to_le_bytes()].concat();
         let _ = parse(&sealed);
+    }
+}
+
+/// The file that names the live generation: what is taken is what would be written.
+pub fn live(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(number) = parse_live(&text) {
+        assert_eq!(text, live_text(number), "another text names the generation as well");
     }
 }
 
