@@ -98,8 +98,8 @@ impl SlotFault {
 /// What a replica needs to know of its log when it is opened; afterwards it keeps its own account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSummary {
-    /// The hard state; `None` when its record is damaged or missing while the log is not empty: then this
-    /// replica neither votes nor denies anything until it is repaired.
+    /// The hard state; `None` when its record is damaged, or missing from a log that must have held one: then this
+    /// replica neither votes nor denies anything until it is repaired. A log that never held one has the default.
     pub hard_state: Option<HardState>,
     /// Where the log begins and ends.
     pub bounds: Bounds,

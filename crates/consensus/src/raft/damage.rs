@@ -36,9 +36,7 @@ impl Damage {
         applied: Index,
         context: u64,
     ) -> Damage {
-        let is_forgotten = log.hard_state.is_none()
-            && log.bounds.last > Index::ZERO
-            && !Mistake::LossForgotten.is_made();
+        let is_forgotten = log.hard_state.is_none() && !Mistake::LossForgotten.is_made();
         let hard = log.hard_state.unwrap_or_default();
         let faults = log.faults.iter().map(|fault| (fault.index(), *fault)).collect();
         let survey = is_forgotten.then(|| Survey::new(context));

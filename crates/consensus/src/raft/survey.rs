@@ -18,7 +18,7 @@ use super::message::Message;
 use super::replica::Raft;
 use crate::plan::next_node;
 use crate::quorum::Quorum;
-use quorate_types::{Configuration, Epoch, Index, Instant, NodeId};
+use quorate_types::{Configuration, Epoch, Incarnation, Index, Instant, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The search for a lost term.
@@ -47,11 +47,17 @@ impl Survey {
 
     /// Whether this is the configuration in force, and all its members but `own` have told their terms.
     fn is_over(&self, own: NodeId, configuration: &Configuration) -> bool {
-        let mut others = configuration.members.keys().filter(|id| **id != own);
-        others.all(|id| self.answers.contains_key(id))
+        others_than(own, configuration).all(|id| self.answers.contains_key(&id))
             && Quorum::new(configuration)
                 .is_blocked_by(|node| node != own && self.is_vouched_by(node, configuration))
     }
+}
+
+/// Whose terms count: one that never came has promised nothing, and another configuration must be committed before it can.
+fn others_than(own: NodeId, configuration: &Configuration) -> impl Iterator<Item = NodeId> {
+    let members = configuration.members.iter();
+    let came = members.filter(|(_, member)| member.incarnation != Incarnation::UNBOUND);
+    came.map(|(id, _)| *id).filter(move |id| *id != own)
 }
 
 impl Raft {
@@ -136,8 +142,7 @@ impl Raft {
         let Some(survey) = &self.damage.survey else { return text };
         let told = survey.answers.values().flatten().max_by_key(|members| next_node(members));
         let members = told.unwrap_or_else(|| self.membership.latest());
-        let others: Vec<NodeId> =
-            members.members.keys().copied().filter(|id| *id != self.node()).collect();
+        let others: Vec<NodeId> = others_than(self.node(), members).collect();
         let silent: Vec<String> = others
             .iter()
             .filter(|id| !survey.answers.contains_key(id))

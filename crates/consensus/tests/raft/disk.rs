@@ -103,6 +103,17 @@ impl Log {
 }
 
 impl Log {
+    /// Before the first slot that may be lost: a founder's first one says who the members are.
+    pub(crate) fn start(&self) -> Index {
+        self.purged.index.max(Index(u64::from(self.base.is_none())))
+    }
+
+    /// Loses the slots from `from` on without a trace.
+    pub(crate) fn lose_end(&mut self, from: Index) {
+        self.slots.split_off(&from);
+        self.faults.split_off(&from);
+    }
+
     /// Damages a slot; what it held stays known, or not.
     pub(crate) fn damage(&mut self, index: Index, is_known: bool) {
         let Some(slot) = self.slots.get(&index) else { return };

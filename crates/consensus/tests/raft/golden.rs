@@ -424,7 +424,7 @@ impl Runner for Script {
             "truncate" => {
                 let (node, index) = (node(0)?, Index(rest[1].parse()?));
                 let disk = &mut self.replica(node).disk;
-                disk.durable.slots.split_off(&index);
+                disk.durable.lose_end(index);
                 disk.live = disk.durable.clone();
             }
             "durable" => {

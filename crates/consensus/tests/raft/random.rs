@@ -105,6 +105,8 @@ pub(crate) struct World {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// The one node of which any slot and the hard state may be damaged in this run, beyond knowledge.
     fragile: Option<NodeId>,
+    /// What stood in ends of its log that were lost without a trace. It may have acknowledged them.
+    lost_ends: BTreeSet<(Index, u64)>,
     /// Whether members come and go.
     changing: bool,
     /// What new replicas may hold.
@@ -165,6 +167,7 @@ impl World {
             queued: 0,
             cut: BTreeSet::new(),
             fragile,
+            lost_ends: BTreeSet::new(),
             rotting,
             changing,
             limits,
@@ -484,6 +487,7 @@ impl World {
                 let log = &replica.disk.durable;
                 index <= log.purged.index
                     || index <= replica.synced.index()
+                    || self.fragile == Some(*id) && self.lost_ends.contains(&(index, hash.0))
                     || log.slots.get(&index).is_some_and(|slot| slot.entry.hash() == hash)
             };
             let is_majority = |voters: Vec<NodeId>| {

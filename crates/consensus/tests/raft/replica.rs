@@ -98,7 +98,8 @@ impl Replica {
     pub(crate) fn joining(node: NodeId, members: Configuration, limits: Limits) -> Replica {
         let mut replica = Replica::new(node, &[node], limits);
         replica.disk = Disk::default();
-        replica.disk.persist(WriteId(0), vec![Op::Reset(Position::ZERO, members)]);
+        let ops = vec![Op::HardState(HardState::default()), Op::Reset(Position::ZERO, members)];
+        replica.disk.persist(WriteId(0), ops);
         replica.disk.complete();
         replica
     }

@@ -18,7 +18,7 @@ use crate::hello::{Hello, Welcome};
 use crate::identity::Membership;
 use crate::interface::StreamId;
 use quorate_consensus::plan;
-use quorate_types::{Index, LogSummary, NodeId, Op, Position};
+use quorate_types::{HardState, Index, LogSummary, NodeId, Op, Position};
 
 impl Node {
     /// Begins to ask the members that this node was told of.
@@ -49,7 +49,8 @@ impl Node {
         self.log.submit(SYSTEM_GROUP, OPENING_WRITE, ops);
         if let Some(found) = self.found.get_mut(&SYSTEM_GROUP) {
             let configurations = vec![(Index::ZERO, configuration)];
-            found.log = LogSummary { configurations, ..found.log.clone() };
+            let hard_state = Some(HardState::default());
+            found.log = LogSummary { hard_state, configurations, ..LogSummary::default() };
         }
         self.stage = Stage::Admitted(Membership { cluster, node });
         self.close(stream, "joined");

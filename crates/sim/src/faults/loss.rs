@@ -84,7 +84,7 @@ impl World {
             disk.rot(file, size - from_end, length, 1 << self.dice.faults.position(8));
             let left = read_log(&disk.durable(), self.mix.log(victim), group);
             let is_lost = left.is_ok_and(|LogFound { log, .. }| {
-                let is_begun = log.bounds.last > Index::ZERO;
+                let is_begun = log.bounds.last > Index::ZERO || !log.configurations.is_empty();
                 log.hard_state.is_none() && is_begun
             });
             if is_lost {

@@ -79,6 +79,9 @@ impl World {
                 let replica = Replica::joining(newcomer, known, self.limits);
                 self.replicas.insert(newcomer, replica);
                 self.voters.push(newcomer);
+                if self.fragile.is_none() && self.random.chance(300) {
+                    self.fragile = Some(newcomer);
+                }
                 let wait = self.random.micros(0, 2_000_000);
                 self.after(wait, Happening::Start { node: newcomer });
             }
@@ -94,7 +97,10 @@ impl World {
         let kept = usize::try_from(self.random.below(4)).expect("small");
         self.replica(node).crash(kept);
         self.reads.retain(|_, reading| reading.node != node);
-        if self.fragile == Some(node) && self.random.chance(500) {
+        let may_damage = self.fragile == Some(node) && self.random.chance(500);
+        if may_damage && (!self.changing || self.members_are_settled()) {
+            // What heals it may need the word of others, who must not leave meanwhile.
+            self.changing = false;
             self.damage(node);
         }
         if self.rotting && self.random.chance(500) {
@@ -107,12 +113,33 @@ impl World {
         self.after(wait, Happening::Start { node });
     }
 
+    /// Whether no change of members is under way, and they are enough to do without the word of one.
+    fn members_are_settled(&self) -> bool {
+        let running = self.voters.iter().filter(|node| self.runs(**node));
+        let latest = running.map(|node| self.status(*node)).max_by_key(|status| status.epoch);
+        latest.filter(|status| status.role == RoleName::Leader).is_some_and(|status| {
+            let members = &status.configuration.members;
+            let are_settled = members.values().all(|member| member.intent == Intent::Stay);
+            !status.configuration.is_joint()
+                && are_settled
+                && status.configuration.voters().count() >= 3
+        })
+    }
+
     /// Rot: slots, or the hard state, of the one fragile node.
     fn damage(&mut self, node: NodeId) {
         self.marks.damaged += 1;
-        let log = &mut self.replicas.get_mut(&node).expect("is a voter").disk;
+        let replica = self.replicas.get_mut(&node).expect("is a voter");
+        let (log, applied) = (&mut replica.disk, replica.machine.index());
         if self.random.chance(200) {
             log.durable.hard = None;
+            // What took it may have taken the end of the log without a trace.
+            let kept = applied.max(log.durable.start());
+            let lost = self.random.below(kept.distance_to(log.durable.last()) + 1);
+            let from = Index(log.durable.last().0 - lost).next();
+            let held = log.durable.slots.range(from..).map(|(at, slot)| (*at, slot.entry.hash().0));
+            self.lost_ends.extend(held);
+            log.durable.lose_end(from);
         }
         let indexes: Vec<Index> =
             log.durable.slots.keys().copied().filter(|index| index.0 > 1).collect();
