@@ -138,11 +138,22 @@ impl Tail {
     /// Puts another entry into a slot inside the log: a damaged slot is refilled.
     pub(crate) fn replace(&mut self, slot: Slot) {
         let index = slot.index;
+        self.name(Position::new(index, slot.entry.created()));
+        if index >= self.first_cached() {
+            let at = self.offset(index);
+            self.size -= self.slots[at].entry.encoded_size();
+            self.size += slot.entry.encoded_size();
+            self.slots[at] = slot;
+        }
+    }
+
+    /// It is known now what stood in a damaged slot inside the log.
+    pub(crate) fn name(&mut self, position: Position) {
+        let Position { index, epoch: created } = position;
         assert!(index > self.purged.index, "slot {index} is purged at {}", self.purged);
         assert!(index <= self.last, "slot {index} is above the last index {}", self.last);
         let at = self.run_at(index);
         let old = self.runs[at];
-        let created = slot.entry.created();
         if old.created != created {
             if index < self.last
                 && self.runs.get(at + 1).is_none_or(|next| next.first > index.next())
@@ -154,12 +165,6 @@ impl Tail {
             } else {
                 self.runs.insert(at + 1, Run { first: index, created });
             }
-        }
-        if index >= self.first_cached() {
-            let at = self.offset(index);
-            self.size -= self.slots[at].entry.encoded_size();
-            self.size += slot.entry.encoded_size();
-            self.slots[at] = slot;
         }
     }
 

@@ -222,6 +222,8 @@ impl Cluster {
             | RaftMessage::SurveyReply { .. }
             | RaftMessage::Repair { .. }
             | RaftMessage::RepairReply { .. }
+            | RaftMessage::Identify { .. }
+            | RaftMessage::Identified { .. }
             | RaftMessage::Change { .. }
             | RaftMessage::ChangeReply { .. } => true,
         }

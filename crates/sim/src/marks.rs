@@ -4,7 +4,7 @@ use quorate_consensus::raft::{AppendOutcome, Message as Raft, Verdict};
 use quorate_consensus::{ElectionCause, Event, Mending, Message, Metrics, StepDownReason};
 
 /// Every mark that a long run must hit.
-pub const ALL: [&str; 27] = [
+pub const ALL: [&str; 29] = [
     "campaign after a timeout",
     "campaign after a closed link",
     "leadership handed over",
@@ -26,6 +26,8 @@ pub const ALL: [&str; 27] = [
     "repair asked for",
     "repair answered with an entry",
     "repair answered with a verdict",
+    "unknown slots asked for",
+    "unknown slots told",
     "terms asked for after a loss",
     SNAPSHOT_GOES_ON,
     "log truncated",
@@ -103,6 +105,8 @@ pub fn of_message(message: &Message) -> Option<&'static str> {
         Raft::TimeoutNow { .. } => "leadership handed over",
         Raft::Survey { .. } => "terms asked for after a loss",
         Raft::Repair { .. } => "repair asked for",
+        Raft::Identify { .. } => "unknown slots asked for",
+        Raft::Identified { .. } => "unknown slots told",
         Raft::RepairReply { entries, .. } if !entries.is_empty() => "repair answered with an entry",
         Raft::RepairReply { verdicts, .. } if verdicts.iter().any(|(_, v)| is_telling(*v)) => {
             "repair answered with a verdict"

@@ -40,14 +40,13 @@ impl Damage {
         let hard = log.hard_state.unwrap_or_default();
         let faults = log.faults.iter().map(|fault| (fault.index(), *fault)).collect();
         let survey = is_forgotten.then(|| Survey::new(context));
-        let mut damage = Damage { faults, mixed: false, suspects: None, survey };
-        // An unknown slot at the applied index itself may hide that a snapshot took its place just before a crash.
         // Where hard states were lost, so may have been the end of the log.
-        damage.mixed = is_forgotten
-            || hard.log_epoch == suspicion(node)
-            || damage.is_unknown(applied) && applied < tail.last();
-        if !damage.mixed {
+        let mixed = is_forgotten || hard.log_epoch == suspicion(node);
+        let mut damage = Damage { faults, mixed, suspects: None, survey };
+        if !mixed {
             damage.identify(tail, hard.log_epoch);
+            // An unknown slot at the applied index itself may hide that a snapshot took its place just before a crash.
+            damage.mixed = damage.is_unknown(applied) && applied < tail.last();
         }
         damage
     }
@@ -99,6 +98,21 @@ impl Damage {
         self.faults_above(index).any(|(_, fault)| !matches!(fault, SlotFault::DamagedKnown(_)))
     }
 
+    /// Runs of unknown slots above `index`: the first of each, and what follows the run. The end of the log has nothing that
+    /// follows.
+    pub(super) fn gaps_above(&self, index: Index, tail: &Tail) -> Vec<(Index, Position)> {
+        let mut runs: Vec<(Index, Index)> = Vec::new();
+        for (index, fault) in self.faults_above(index) {
+            match (fault, runs.last_mut()) {
+                (SlotFault::DamagedKnown(_), _) => {}
+                (_, Some((_, next))) if *next == index => *next = index.next(),
+                (_, Some(_) | None) => runs.push((index, index.next())),
+            }
+        }
+        let position = |(first, next)| Some((first, Position::new(next, tail.epoch_at(next)?)));
+        runs.into_iter().filter_map(position).collect()
+    }
+
     /// The positions of the known damaged slots above `index`, in order.
     pub(super) fn known_above(&self, index: Index) -> impl Iterator<Item = Position> + '_ {
         self.faults_above(index).filter_map(|(_, fault)| match fault {
@@ -125,6 +139,11 @@ impl Damage {
             None | Some(SlotFault::DamagedKnown(_)) => false,
             Some(SlotFault::Absent(_) | SlotFault::DamagedUnknown(_)) => true,
         }
+    }
+
+    /// It is known now what stood in an unknown slot.
+    pub(super) fn name(&mut self, position: Position) {
+        self.faults.insert(position.index, SlotFault::DamagedKnown(position));
     }
 
     /// Adds a slot that was found damaged.

@@ -213,6 +213,24 @@ pub enum Message {
         /// What it cannot give, and why.
         verdicts: Vec<(Position, Verdict)>,
     },
+    /// What stood in these slots? They are damaged beyond knowledge at the sender, and no leader is known to it.
+    Identify {
+        /// The sender's term.
+        epoch: Epoch,
+        /// The first of them.
+        first: Index,
+        /// What follows the last of them.
+        next: Position,
+    },
+    /// The answer to [`Message::Identify`], of somebody who holds what follows as well.
+    Identified {
+        /// The sender's term.
+        epoch: Epoch,
+        /// What follows, as it was asked.
+        next: Position,
+        /// What stands before it, in order.
+        positions: Vec<Position>,
+    },
     /// Somebody asked the sender for these members.
     Change {
         /// The term of the leader it is meant for.
@@ -259,6 +277,8 @@ impl Message {
             Message::RepairReply { .. } => 19,
             Message::Change { .. } => 20,
             Message::ChangeReply { .. } => 21,
+            Message::Identify { .. } => 23,
+            Message::Identified { .. } => 24,
         }
     }
 
@@ -285,6 +305,8 @@ impl Message {
             | Message::SurveyReply { epoch, .. }
             | Message::Repair { epoch, .. }
             | Message::RepairReply { epoch, .. }
+            | Message::Identify { epoch, .. }
+            | Message::Identified { epoch, .. }
             | Message::Change { epoch, .. }
             | Message::ChangeReply { epoch, .. } => *epoch,
         }
@@ -363,6 +385,15 @@ impl Message {
             Message::RepairReply { entries, verdicts, .. } => {
                 encode_repair_reply(buffer, entries, verdicts);
             }
+            Message::Identify { first, next, .. } => {
+                buffer.put_u64_le(first.0);
+                buffer.write_position(*next);
+            }
+            Message::Identified { next, positions, .. } => {
+                buffer.write_position(*next);
+                buffer.write_count(positions.len());
+                positions.iter().for_each(|position| buffer.write_position(*position));
+            }
             Message::Change { base, target, .. } => {
                 buffer.write_blob(&base.encode());
                 buffer.write_blob(&target.encode());
@@ -438,6 +469,18 @@ impl Message {
                 Message::Repair { epoch, wants }
             }
             19 => decode_repair_reply(reader, epoch)?,
+            23 => Message::Identify {
+                epoch,
+                first: decode_index(reader)?,
+                next: decode_want(reader)?,
+            },
+            24 => {
+                let next = decode_want(reader)?;
+                let count = reader.count(POSITION_SIZE)?;
+                let positions =
+                    (0..count).map(|_| decode_want(reader)).collect::<Result<_, _>>()?;
+                Message::Identified { epoch, next, positions }
+            }
             20 => Message::Change {
                 epoch,
                 base: Configuration::decode(reader.blob()?)?,
@@ -709,6 +752,14 @@ impl fmt::Display for Message {
                     write!(f, " [{index}@{} {entry}]", entry.created())?;
                 }
                 verdicts.iter().try_for_each(|(of, verdict)| write!(f, " {of}:{verdict}"))
+            }
+            Message::Identify { first, next, .. } => {
+                write!(f, "identify @{epoch} {first}.. before {next}")
+            }
+            Message::Identified { next, positions, .. } => {
+                write!(f, "identified @{epoch}")?;
+                positions.iter().try_for_each(|position| write!(f, " {position}"))?;
+                write!(f, " before {next}")
             }
             Message::Change { target, .. } => write!(f, "change @{epoch} to {target}"),
             Message::ChangeReply { refusal: None, .. } => write!(f, "change-reply @{epoch} taken"),

@@ -35,6 +35,7 @@ mod check;
 mod damage;
 mod digest;
 mod election;
+mod identify;
 mod leader;
 mod membership;
 mod message;

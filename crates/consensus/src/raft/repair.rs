@@ -8,7 +8,7 @@
 //! | damage above what the engine holds | votes | campaigns | leads |
 //! |---|---|---|---|
 //! | known slots | as if whole | once they are refilled, or given up by the others | when none is left |
-//! | unknown slots | as if the last were of the latest epoch it can be of | no | no |
+//! | unknown slots | as if the last were of the latest epoch it can be of | once they are known | no |
 //! | log mixed, or hard state lost (`survey`) | no | no | no |
 //!
 //! Nothing is acknowledged, committed or applied past the first damaged slot.
@@ -16,7 +16,8 @@
 //! # From peers, while no leader is known
 //! The replica asks every member for the positions of its known damaged slots ([`Message::Repair`]). Whoever holds one
 //! sends the entry. A member that holds it only in its engine's state sends a snapshot. So damage in different places
-//! on all replicas heals before anybody leads, and each log then is what it was.
+//! on all replicas heals before anybody leads, and each log then is what it was. What stood in an unknown slot inside its log
+//! it asks first (`identify`); only at the end of a log is this left to a leader.
 //!
 //! *Why this is safe.* A position (index, created epoch) names one entry: only the leader of a term creates entries
 //! of it, each index once. Putting that entry back restores the very log that was acknowledged, so each argument of
@@ -56,7 +57,7 @@ use super::damage::suspicion;
 use super::message::{Message, Verdict};
 use super::replica::{Raft, Role};
 use crate::quorum::Quorum;
-use crate::{Effect, Event, FetchId, Mending, SnapshotEffect, StepDownReason};
+use crate::{Effect, Event, FetchId, Mending, StepDownReason};
 use quorate_types::{
     Configuration, Entry, EntryKind, Epoch, Index, Instant, Mistake, NodeId, Position, Slot,
     SlotFault,
@@ -64,7 +65,7 @@ use quorate_types::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many positions one message asks for: their answers fill an append or two.
-const WANTS_MAX: usize = 256;
+pub(super) const WANTS_MAX: usize = 256;
 
 /// What goes to and fro about damaged slots while no leader is known.
 #[derive(Clone, Debug)]
@@ -90,6 +91,11 @@ impl Repair {
             reading: BTreeMap::new(),
             snapshots: BTreeSet::new(),
         }
+    }
+
+    /// Whether no snapshot is on its way to this member yet; now one is.
+    pub(super) fn begins_snapshot(&mut self, to: NodeId) -> bool {
+        self.snapshots.insert(to)
     }
 
     /// A snapshot has ended, one way or the other.
@@ -152,6 +158,12 @@ impl Raft {
             Some(_) | None if self.damage.mixed => {
                 format!(
                     "slot {fault} is damaged: a leader must refill it before this replica votes"
+                )
+            }
+            Some(_) | None if !self.damage.gaps_above(self.synced, &self.tail).is_empty() => {
+                format!(
+                    "slot {fault} is damaged, and not all that was lost is known: a member must tell what stood there, \
+                     or a leader refill it"
                 )
             }
             Some(_) | None => format!(
@@ -279,9 +291,10 @@ impl Raft {
         if peers.is_empty() {
             self.maybe_report_loss();
         }
-        for peer in peers.into_iter().filter(|_| !wants.is_empty()) {
-            self.send(peer, Message::Repair { epoch, wants: wants.clone() }, None);
+        for peer in peers.iter().filter(|_| !wants.is_empty()) {
+            self.send(*peer, Message::Repair { epoch, wants: wants.clone() }, None);
         }
+        self.ask_what_stood(&peers);
     }
 
     /// Asks at once: something has changed.
@@ -312,12 +325,8 @@ impl Raft {
                 },
             }
         }
-        if verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Applied)
-            && self.repair.snapshots.insert(from)
-        {
-            let epoch = self.hard.promised;
-            let send = SnapshotEffect::Send { to: from, epoch };
-            self.outbox.push_back(Effect::Snapshot(send));
+        if verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Applied) {
+            self.offer_snapshot(from);
         }
         let is_reading = self.repair.reading.values().any(|(to, _)| *to == from);
         if let Some((first, last)) = older.filter(|_| !is_reading) {

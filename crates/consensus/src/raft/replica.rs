@@ -291,6 +291,10 @@ impl Raft {
             Message::Survey { epoch, context } => self.on_survey(from, epoch, context),
             Message::SurveyReply { .. } => {}
             Message::Repair { epoch: _, wants } => self.on_repair(from, wants),
+            Message::Identify { epoch: _, first, next } => self.on_identify(from, first, next),
+            Message::Identified { epoch: _, next, positions } => {
+                self.on_identified(from, next, &positions);
+            }
             Message::RepairReply { epoch, entries, verdicts } => {
                 self.on_repair_reply(from, epoch, entries, verdicts);
             }

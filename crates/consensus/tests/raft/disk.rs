@@ -108,6 +108,12 @@ impl Log {
         self.purged.index.max(Index(u64::from(self.base.is_none())))
     }
 
+    /// Whether an epoch begins at `index` and goes on after it.
+    pub(crate) fn begins_epoch(&self, index: Index) -> bool {
+        let epoch = |index| Some(self.slots.get(&index)?.entry.created());
+        epoch(index.previous()) != epoch(index) && epoch(index) == epoch(index.next())
+    }
+
     /// Loses the slots from `from` on without a trace.
     pub(crate) fn lose_end(&mut self, from: Index) {
         self.slots.split_off(&from);

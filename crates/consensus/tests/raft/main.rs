@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "seeds and golden files come from outside")]
 #![expect(clippy::print_stderr, reason = "figures, and on demand the trace of a seed")]
 
+mod damage;
 mod disk;
 mod figures;
 mod golden;

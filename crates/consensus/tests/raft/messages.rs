@@ -59,6 +59,12 @@ fn samples() -> Vec<Message> {
         Message::Change { epoch, base: members(&[1, 2]), target: members(&[1, 3]) },
         Message::ChangeReply { epoch, refusal: None },
         Message::ChangeReply { epoch, refusal: Some("no".into()) },
+        Message::Identify { epoch, first: Index(40), next: position },
+        Message::Identified {
+            epoch,
+            next: position,
+            positions: vec![Position::new(Index(40), epoch)],
+        },
         Message::Repair { epoch, wants: vec![position, Position::new(Index(43), epoch)] },
         Message::RepairReply {
             epoch,

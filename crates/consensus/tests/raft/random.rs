@@ -9,7 +9,7 @@ use crate::replica::{Replica, encoded, incarnation};
 use bytes::Bytes;
 use quorate_consensus::{
     DropReason, Effect, Event, Input, Limits, Mending, Message, Proposal, Protocol, ReadId,
-    RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason, Timing,
+    RoleName, SnapshotEffect, SnapshotInput, SnapshotOutcome, StepDownReason, Timing, raft,
 };
 use quorate_types::{
     Configuration, ContentHash, EntryKind, Index, Instant, NodeId, Origin, Position, TransactionId,
@@ -83,6 +83,8 @@ pub(crate) struct Marks {
     crashes: u64,
     transfers: u64,
     rotten: u64,
+    lost_ends: u64,
+    identified: u64,
     given: u64,
     given_up: u64,
     targets: u64,
@@ -456,6 +458,8 @@ impl World {
         for (to, message) in sends {
             let start = self.start_of(to);
             let bytes = encoded(&message);
+            self.marks.identified +=
+                u64::from(matches!(&message, Message::Raft(raft::Message::Identified { .. })));
             let is_gray = self.asked.gray.is_some_and(|gray| gray == from || gray == to);
             let copies = if self.healing {
                 1
@@ -611,7 +615,7 @@ impl World {
     }
 
     /// Everything heals; the group must make progress.
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.healing = true;
         self.cut.clear();
         self.queue.retain(|_, happening| !matches!(happening, Happening::Client));
@@ -710,6 +714,8 @@ fn random_runs_are_safe_and_end_in_progress() {
         total.crashes += marks.crashes;
         total.transfers += marks.transfers;
         total.rotten += marks.rotten;
+        total.lost_ends += marks.lost_ends;
+        total.identified += marks.identified;
         total.given += marks.given;
         total.given_up += marks.given_up;
         total.targets += marks.targets;
@@ -730,6 +736,7 @@ fn random_runs_are_safe_and_end_in_progress() {
             ("crashes", total.crashes),
             ("transfers", total.transfers),
             ("rotten", total.rotten),
+            ("lost ends", total.lost_ends),
             ("given", total.given),
             ("given up", total.given_up),
             ("targets", total.targets),

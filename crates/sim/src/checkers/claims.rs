@@ -50,6 +50,8 @@ impl Claim {
             | Raft::SurveyReply { .. }
             | Raft::Repair { .. }
             | Raft::RepairReply { .. }
+            | Raft::Identify { .. }
+            | Raft::Identified { .. }
             | Raft::Change { .. }
             | Raft::ChangeReply { .. } => None,
         }

@@ -4,7 +4,7 @@ use super::{Happening, NODES_MAX, World};
 use crate::replica::{Replica, member};
 use quorate_consensus::plan::{aim, next_node, take_in};
 use quorate_consensus::{Control, Input, RoleName};
-use quorate_types::{Index, Intent, Member, NodeId};
+use quorate_types::{Index, Intent, Member, NodeId, Position};
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -140,6 +140,7 @@ impl World {
             let held = log.durable.slots.range(from..).map(|(at, slot)| (*at, slot.entry.hash().0));
             self.lost_ends.extend(held);
             log.durable.lose_end(from);
+            self.marks.lost_ends += u64::from(lost > 0);
         }
         let indexes: Vec<Index> =
             log.durable.slots.keys().copied().filter(|index| index.0 > 1).collect();
@@ -151,20 +152,30 @@ impl World {
         log.live = log.durable.clone();
     }
 
-    /// Rot of what only this node loses: each index is intact on all others that hold it.
+    /// Rot of what only this node loses: each index is intact on all others that hold it. Where a term begins, it may not be
+    /// known any more what stood there, if a quorum has what follows.
     fn rot(&mut self, node: NodeId) {
         let count = self.voters.len() as u64;
-        let disk = &mut self.replicas.get_mut(&node).expect("is a voter").disk;
-        let own = |index: &Index| index.0 > 1 && index.0 % count == node.0 % count;
-        let indexes: Vec<Index> = disk.durable.slots.keys().copied().filter(own).collect();
+        let committed = self.agreed.keys().next_back().copied().unwrap_or_default();
         let per_mille = self.random.pick(&[50, 500, 1000]);
+        let forgets = self.random.chance(500);
+        let replica = self.replicas.get_mut(&node).expect("is a voter");
+        if forgets && replica.disk.durable.purged == Position::ZERO {
+            replica.lose_state();
+        }
+        let (log, applied) = (&mut replica.disk.durable, replica.machine.index());
+        let own = |index: &Index| index.0 > 1 && index.0 % count == node.0 % count;
+        let indexes: Vec<Index> = log.slots.keys().copied().filter(own).collect();
         for index in indexes {
-            if self.random.chance(per_mille) {
+            // What was applied last would be in doubt: a snapshot could have taken its place.
+            let is_unknown =
+                forgets && log.begins_epoch(index) && index < committed && index != applied;
+            if is_unknown || self.random.chance(per_mille) {
                 self.marks.rotten += 1;
-                disk.durable.damage(index, true);
+                log.damage(index, !is_unknown);
             }
         }
-        disk.live = disk.durable.clone();
+        replica.disk.live = replica.disk.durable.clone();
     }
 
     /// A change under way has come to its end; from here on only members count.

@@ -2,7 +2,7 @@
 
 use super::{Happening, World};
 use crate::replica::Replica;
-use quorate_consensus::{Limits, RoleName};
+use quorate_consensus::{Control, Input, Limits, RoleName};
 use quorate_types::{Index, Instant, NodeId, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,6 +53,12 @@ impl World {
         let mut world = World::quiet_within(seed, count, limits);
         world.asked.pressed = true;
         world
+    }
+
+    /// One whose logs reach back to their beginnings.
+    pub(crate) fn unpurged(seed: u64, count: u64) -> World {
+        let limits = Limits { digest_interval: 4, retained_count: u64::MAX, ..Limits::default() };
+        World::quiet_within(seed, count, limits)
     }
 
     fn quiet_within(seed: u64, count: u64, limits: Limits) -> World {
@@ -113,6 +119,36 @@ impl World {
         if links_close {
             self.links_of(node, false);
         }
+    }
+
+    /// The leader gives leadership to somebody else.
+    pub(crate) fn hand_over(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let others: Vec<NodeId> = self.nodes().into_iter().filter(|node| *node != leader).collect();
+        let to = self.random.pick(&others);
+        self.tell(leader, Input::Control(Control::Transfer(to)));
+    }
+
+    /// While all nodes are down, loses their state machines, and each slot that all logs hold on one of them; how many of these
+    /// beyond knowledge.
+    pub(crate) fn damage_each_slot_somewhere(&mut self) -> u64 {
+        let last = self.replicas.values().map(|replica| replica.disk.durable.last()).min();
+        let mut unknown = 0;
+        for index in (2..last.unwrap_or_default().0).map(Index) {
+            let (node, is_known) = (self.random.pick(&self.voters), self.random.chance(500));
+            self.replica(node).disk.durable.damage(index, is_known);
+            unknown += u64::from(!is_known);
+        }
+        for replica in self.replicas.values_mut() {
+            replica.lose_state();
+            replica.disk.live = replica.disk.durable.clone();
+        }
+        unknown
+    }
+
+    /// How often somebody told what stood in slots that were damaged beyond knowledge.
+    pub(crate) fn identified_count(&self) -> u64 {
+        self.marks.identified
     }
 
     /// Starts a node that was killed.
