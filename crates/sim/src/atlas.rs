@@ -7,7 +7,7 @@
 
 use crate::churn::Standing;
 use crate::network::ProcessId;
-use crate::process::{Process, name};
+use crate::process::{LogFound, Process, name, read_log};
 use crate::world::World;
 use quorate_log::Log;
 use quorate_node::Phase;
@@ -42,10 +42,17 @@ impl World {
     /// all other voters to make up for: while one of them is out for good, none may lose it.
     pub(crate) fn may_harm_log(&mut self, victim: ProcessId) -> bool {
         let needs_nobody = |id: ProcessId| {
-            let process = &self.processes[id.0];
-            !process.is_exiled && (!process.is_forgetful || id == victim)
+            !self.processes[id.0].is_exiled && (id == victim || !self.has_forgotten(id))
         };
         self.ids().all(needs_nobody) && self.may_harm(victim)
+    }
+
+    /// Whether a machine has lost its hard state, or would have if it started now.
+    fn has_forgotten(&self, id: ProcessId) -> bool {
+        let process = &self.processes[id.0];
+        let left = || read_log(&process.disk.durable(), self.mix.log(id), self.group());
+        let is_lost = || left().is_ok_and(|LogFound { log, .. }| log.hard_state.is_none());
+        process.is_forgetful || process.is_wounded && is_lost()
     }
 
     /// Whether this machine's folder may be lost for good: nobody else's hard state needs it.

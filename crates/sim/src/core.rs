@@ -73,7 +73,10 @@ impl World {
                 let drawn = Ailment::ALL[self.dice.faults.position(Ailment::ALL.len())];
                 // Nobody writes until there is a leader in the core, and a leader only misses its disk when it writes.
                 let keeps_leading = matches!(drawn, Ailment::Stalled) && self.leads(id);
-                let ailment = if keeps_leading { Ailment::Paused } else { drawn };
+                // A lost hard state that is made up for costs the leader its place.
+                let keeps_asking =
+                    matches!(drawn, Ailment::Stalled) && self.processes[id.0].is_forgetful;
+                let ailment = if keeps_leading || keeps_asking { Ailment::Paused } else { drawn };
                 self.trace.step(self.now, "ailment", &[id.0 as u64], |f| {
                     write!(f, "n{} {ailment:?}", id.0 + 1)
                 });

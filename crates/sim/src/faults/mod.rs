@@ -4,6 +4,7 @@ pub(crate) mod devices;
 pub(crate) mod links;
 mod loss;
 mod reigns;
+mod scatter;
 
 use crate::disk::Ending;
 use crate::fault_kind::FaultKind;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 /// Requests of operators are numbered from here on, far above those of clients.
 pub(crate) const OPERATOR_REQUEST: u64 = 1 << 40;
+
+/// How often helical damage takes what is known of the slots as well.
+const BEYOND_KNOWLEDGE: u32 = 500_000;
 
 /// The most that a clock drifts, in parts per million: one second in twenty.
 const DRIFT_MAX: u64 = 50_000;
@@ -131,7 +135,13 @@ impl World {
             FaultKind::MisdirectedWrite if works && self.may_harm_log(victim) => {
                 return self.misdirect_write(victim);
             }
-            FaultKind::HelicalRot if works && self.all_are_sound() => return self.helical_rot(),
+            FaultKind::HelicalRot if works && self.all_are_sound() => {
+                if self.dice.faults.chance(BEYOND_KNOWLEDGE) {
+                    self.scatter_losses();
+                } else {
+                    return self.helical_rot();
+                }
+            }
             FaultKind::EngineLoss
                 if runs && self.all_others_are_whole(victim) && self.may_harm(victim) =>
             {
