@@ -164,7 +164,8 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Finds out what became of a proposal whose outcome was unknown, and ends it: what was not applied by then never will be.
-    /// Any node that runs can be asked, and again after an error. Never gives [`Fate::Open`].
+    /// Any node that runs can be asked, and again after an error. Never gives [`Fate::Open`]. `origin` is one that
+    /// [`RequestError::Unknown`] has named: one that was never given out may end what its node has yet to propose.
     ///
     /// # Errors
     /// See [`RequestError`].
