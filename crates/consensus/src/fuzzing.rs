@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use quorate_types::{
     Applied, Bounds, Configuration, Entry, EntryKind, Epoch, EpochRun, GroupId, HardState,
     Incarnation, Index, Instant, Intent, LogSummary, Member, NodeId, Op, Origin, Position, Slot,
-    TransactionId, WriteId,
+    SlotFault, TransactionId, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -33,7 +33,16 @@ pub fn message(data: &[u8]) {
 
 /// A replica among two others that say what the script makes them say.
 pub fn replica(data: &[u8]) {
-    let mut world = World::new();
+    play(World::new(&[Some(1)], &[]), data);
+}
+
+/// The same with a log of which slots are damaged, one of them beyond knowledge.
+pub fn damaged_replica(data: &[u8]) {
+    let log = [Some(1), Some(1), None, Some(2), Some(2), Some(3), Some(3), Some(3)];
+    play(World::new(&log, &[Index(6)]), data);
+}
+
+fn play(mut world: World, data: &[u8]) {
     world.poll();
     let mut data = data;
     while data.has_remaining() {
@@ -70,17 +79,35 @@ fn configuration() -> Configuration {
 }
 
 impl World {
-    fn new() -> World {
-        let epoch = Epoch::new(1, NodeId(0));
-        let body = configuration().encode();
-        let kind = EntryKind::Configuration;
-        let entry = Entry::new(epoch, kind, Origin::NONE, TransactionId(0), body);
-        let slot = Slot { index: Index(1), accepted: epoch, entry };
+    /// The log has an entry of each of these terms, and nobody knows which where there is none; the slots in `damaged` have
+    /// lost theirs.
+    fn new(terms: &[Option<u64>], damaged: &[Index]) -> World {
+        let (mut slots, mut epochs, mut faults) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut latest = Epoch::ZERO;
+        for (index, term) in (1..).map(Index).zip(terms) {
+            let Some(term) = term else {
+                faults.push(SlotFault::DamagedUnknown(index));
+                continue;
+            };
+            latest = Epoch::new(*term, NodeId(term - 1));
+            epochs.push(EpochRun { first: index, created: latest, accepted: latest });
+            if damaged.contains(&index) {
+                faults.push(SlotFault::DamagedKnown(Position::new(index, latest)));
+                continue;
+            }
+            let (kind, body) = match index {
+                Index(1) => (EntryKind::Configuration, configuration().encode()),
+                Index(_) => (EntryKind::Noop, Bytes::new()),
+            };
+            let entry = Entry::new(latest, kind, Origin::NONE, TransactionId(0), body);
+            slots.insert(index, Slot { index, accepted: latest, entry });
+        }
+        let hard_state = HardState { promised: latest, log_epoch: latest, voted_for: None };
         let log = LogSummary {
-            hard_state: Some(HardState { promised: epoch, ..HardState::default() }),
-            bounds: Bounds { purged: Position::ZERO, last: Index(1) },
-            epochs: vec![EpochRun { first: Index(1), created: epoch, accepted: epoch }],
-            faults: Vec::new(),
+            hard_state: Some(hard_state),
+            bounds: Bounds { purged: Position::ZERO, last: Index(terms.len() as u64) },
+            epochs,
+            faults,
             configurations: vec![(Index(1), configuration())],
         };
         let limits = Limits { retained_count: 2, purge_count_min: 1, ..Limits::default() };
@@ -91,7 +118,7 @@ impl World {
         World {
             now,
             raft: Raft::open(now, options, Opening { log, applied: Applied::default() }),
-            slots: BTreeMap::from([(Index(1), slot)]),
+            slots,
             writes: VecDeque::new(),
             applies: VecDeque::new(),
             fetches: VecDeque::new(),

@@ -13,7 +13,7 @@ const FILES_MIN: usize = 3;
 /// A folder of `fuzz/corpus`, and what takes its files.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 23] = [
+const TARGETS: [Target; 24] = [
     ("frame", quorate_types::fuzzing::frame),
     ("entry", quorate_types::fuzzing::entry),
     ("configuration", quorate_types::fuzzing::configuration),
@@ -21,6 +21,7 @@ const TARGETS: [Target; 23] = [
     ("machine_state", quorate_types::fuzzing::machine_state),
     ("message", quorate_consensus::fuzzing::message),
     ("replica", quorate_consensus::fuzzing::replica),
+    ("damaged_replica", quorate_consensus::fuzzing::damaged_replica),
     ("log_items", quorate_log::fuzzing::items),
     ("log_segment", quorate_log::fuzzing::segment),
     ("hello", quorate_node::fuzzing::hello),
