@@ -48,25 +48,41 @@ impl Raft {
         self.acknowledge(last);
     }
 
-    /// Whether this log holds `position`, and every slot up to it is sound.
+    /// Whether this log agrees with one that holds `position` up to there, and every slot is sound.
     fn agrees_at(&self, position: Position) -> bool {
         let sound = self.first_fault().is_none_or(|fault| fault > position.index);
         let epoch = self.tail.epoch_at(position.index);
         sound
+            && self.may_be_matched(position.index)
             && (epoch == Some(position.epoch)
                 || epoch.is_some() && Mistake::PreviousUnchecked.is_made())
     }
 
+    /// Whether an entry of equal position at `index` proves that everything before it is equal, too (log matching). In a mixed
+    /// log it does not, above what is committed or was compared with this leader's log, slot by slot.
+    pub(super) fn may_be_matched(&self, index: Index) -> bool {
+        !self.damage.mixed || index <= self.compared()
+    }
+
+    /// Up to where this log is certain to agree with the leader's, whatever was put into it on trust.
+    fn compared(&self) -> Index {
+        self.verified.max(self.committed.min(self.held()))
+    }
+
     pub(super) fn reject(&mut self, from: NodeId, epoch: Epoch, previous: Position) {
         let fault = self.first_fault();
-        // Where the end of the log may have gone with the hard state, what was acknowledged may be lost without a trace.
-        let is_cut = self.damage.mixed && previous.index > self.tail.last();
-        let lost = is_cut || fault.is_some_and(|fault| fault <= previous.index);
+        // Where the end of the log may have gone with the hard state, what was acknowledged may be lost without a trace; and
+        // what stands in a mixed log may not be what was.
+        let lost = !self.may_be_matched(previous.index)
+            || fault.is_some_and(|fault| fault <= previous.index);
         if !lost && previous.index <= self.committed && previous.index >= self.tail.purged().index {
             let why = format!("{previous} contradicts what is committed here");
             return self.drop_message(from, why);
         }
-        let sound = fault.map_or(self.tail.last(), Index::previous);
+        let mut sound = fault.map_or(self.tail.last(), Index::previous);
+        if self.damage.mixed {
+            sound = sound.min(self.compared());
+        }
         let index = self.tail.floor(Position::new(previous.index.min(sound), previous.epoch));
         let index = index.max(self.tail.purged().index);
         let hint_epoch = self.tail.epoch_at(index).expect("lies in the log");
@@ -228,7 +244,7 @@ impl Raft {
         self.learn_committed(from, committed);
         // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
         // was installed while no leader was known is made known by this.
-        let received = self.verified.max(self.committed.min(self.held()));
+        let received = self.compared();
         let received = self.first_fault().map_or(received, |fault| received.min(fault.previous()));
         self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
     }

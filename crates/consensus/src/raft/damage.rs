@@ -31,9 +31,9 @@ impl Damage {
     /// What the log says of its damage at open; `context` names a survey, should one be needed.
     pub(super) fn open(
         log: &LogSummary,
-        tail: &Tail,
+        tail: &mut Tail,
         node: NodeId,
-        applied: Index,
+        applied: Position,
         context: u64,
     ) -> Damage {
         let is_forgotten = log.hard_state.is_none() && !Mistake::LossForgotten.is_made();
@@ -44,16 +44,30 @@ impl Damage {
         let mixed = is_forgotten || hard.log_epoch == suspicion(node);
         let mut damage = Damage { faults, mixed, suspects: None, survey };
         if !mixed {
+            damage.name_applied(tail, applied);
             damage.identify(tail, hard.log_epoch);
             // An unknown slot at the applied index itself may hide that a snapshot took its place just before a crash.
-            damage.mixed = damage.is_unknown(applied) && applied < tail.last();
+            damage.mixed = damage.is_unknown(applied.index) && applied.index < tail.last();
         }
         damage
     }
 
+    /// Makes the slot at an applied position known, if what follows it is of the same epoch: that leader has created both
+    /// entries in the one log that it had, so whoever holds the later one held the earlier.
+    pub(super) fn name_applied(&mut self, tail: &mut Tail, applied: Position) {
+        let mut next = applied.index;
+        while self.is_unknown(next) {
+            next = next.next();
+        }
+        if next > applied.index && tail.epoch_at(next) == Some(applied.epoch) {
+            tail.name(applied);
+            self.name(applied);
+        }
+    }
+
     /// Makes unknown slots known that lie between two of one epoch. After the last known slot nothing can be of a
     /// later epoch than `log_epoch`, the last leadership that the log took anything from.
-    fn identify(&mut self, tail: &Tail, log_epoch: Epoch) {
+    fn identify(&mut self, tail: &mut Tail, log_epoch: Epoch) {
         let unknown: Vec<Index> =
             self.faults.keys().copied().filter(|index| self.is_unknown(*index)).collect();
         for first in unknown {
@@ -67,7 +81,8 @@ impl Damage {
             }
             let bound = if after > tail.last() { Some(log_epoch) } else { tail.epoch_at(after) };
             if bound == Some(epoch) {
-                self.faults.insert(first, SlotFault::DamagedKnown(Position::new(first, epoch)));
+                tail.name(Position::new(first, epoch));
+                self.name(Position::new(first, epoch));
             }
         }
     }
@@ -209,6 +224,11 @@ mod tests {
 
     /// `log` has an epoch a slot, 0 where it is unknown; gives the epochs of the slots that are known or sound.
     fn check(log: &[u64], log_epoch: u64, expected: &[u64]) {
+        check_applied(log, log_epoch, Position::ZERO, expected);
+    }
+
+    /// The same where the engine stands at `applied`.
+    fn check_applied(log: &[u64], log_epoch: u64, applied: Position, expected: &[u64]) {
         let mut epochs = Vec::new();
         let mut faults = Vec::new();
         for (index, number) in (1..).map(Index).zip(log) {
@@ -225,8 +245,8 @@ mod tests {
         let hard_state = Some(hard_state);
         let configurations = Vec::new();
         let summary = LogSummary { hard_state, bounds, epochs, faults, configurations };
-        let tail = Tail::open(summary.bounds, &summary.epochs);
-        let damage = Damage::open(&summary, &tail, NodeId(1), Index::ZERO, 0);
+        let mut tail = Tail::open(summary.bounds, &summary.epochs);
+        let damage = Damage::open(&summary, &mut tail, NodeId(1), applied, 0);
         let found: Vec<u64> = (1..=log.len() as u64)
             .map(Index)
             .map(|index| match damage.is_unknown(index) {
@@ -244,5 +264,15 @@ mod tests {
         check(&[2, 3, 0, 0], 3, &[2, 3, 3, 3]);
         check(&[2, 3, 0, 0], 4, &[2, 3, 0, 0]);
         check(&[0, 2, 0, 2], 2, &[0, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_slot_that_was_applied_is_known_by_what_follows() {
+        let applied = |index, number| Position::new(Index(index), epoch(number));
+        check_applied(&[2, 0, 0, 0, 3], 3, applied(3, 3), &[2, 0, 3, 3, 3]);
+        // What follows is of another epoch, or nothing follows.
+        check_applied(&[2, 0, 0, 0, 3], 3, applied(3, 2), &[2, 0, 0, 0, 3]);
+        check_applied(&[2, 3, 0], 4, applied(3, 3), &[2, 3, 0]);
+        check_applied(&[2, 3, 3], 3, applied(2, 3), &[2, 3, 3]);
     }
 }

@@ -6,8 +6,9 @@
 //! ```
 //! *Why this is safe.* If two logs hold an entry of the same position, they are identical in all entries before it (log matching,
 //! thesis 3.5). What follows the unknown slots here is known. So a peer whose log holds that same position had in the slots before it what
-//! this log had, whether it is committed or not, and whatever happens to the peer's log afterwards. The answer makes no
-//! slot whole: it makes an unknown slot a known one (`damage`), and `repair` goes on from there.
+//! this log had, whether it is committed or not, and whatever happens to the peer's log afterwards. It holds of logs as Raft makes
+//! them: nobody asks or answers whose log is mixed (`damage`). The answer makes no slot whole: it makes an unknown slot a known
+//! one, and `repair` goes on from there.
 //!
 //! Unknown slots at the very end of a log have nothing that follows: only a leader refills them.
 
@@ -25,7 +26,8 @@ impl Raft {
     pub(super) fn ask_what_stood(&mut self, peers: &[NodeId]) {
         let epoch = self.hard.promised;
         let gaps = self.damage.gaps_above(self.synced, &self.tail);
-        for (first, next) in gaps.into_iter().take(GAPS_MAX) {
+        // What one run was is known by what follows it, so names come from the end on.
+        for (first, next) in gaps.into_iter().rev().take(GAPS_MAX) {
             for peer in peers {
                 self.send(*peer, Message::Identify { epoch, first, next }, None);
             }
@@ -42,14 +44,15 @@ impl Raft {
     /// A member does not know what stood in its slots from `first` to the one before `next`.
     pub(super) fn on_identify(&mut self, from: NodeId, first: Index, next: Position) {
         let purged = self.tail.purged().index;
-        if first <= purged && !self.needs_snapshot {
+        if next.index <= purged && !self.needs_snapshot {
             return self.offer_snapshot(from);
         }
         if !self.is_known_to_hold(next) {
             return;
         }
+        // What was purged last is known as well.
         let nearest = Index(next.index.0.saturating_sub(WANTS_MAX as u64));
-        let first = first.max(nearest).max(purged.next());
+        let first = first.max(nearest).max(purged).max(Index(1));
         let known = (first.0..next.index.0).map(Index).filter(|at| !self.damage.is_unknown(*at));
         let position = |index| Some(Position::new(index, self.tail.epoch_at(index)?));
         let positions: Vec<Position> = known.filter_map(position).collect();
@@ -57,7 +60,7 @@ impl Raft {
             let epoch = self.hard.promised;
             let after = self.writes.latest();
             self.send(from, Message::Identified { epoch, next, positions }, after);
-        } else if first <= self.synced {
+        } else if first <= self.synced && !self.needs_snapshot {
             self.offer_snapshot(from);
         }
     }
@@ -72,7 +75,7 @@ impl Raft {
 
     /// A member tells what stands before `next` in its log, and so stood here.
     pub(super) fn on_identified(&mut self, from: NodeId, next: Position, positions: &[Position]) {
-        if self.install.is_some() || !self.is_known_to_hold(next) {
+        if !self.is_known_to_hold(next) {
             return;
         }
         if let Some(why) = self.contradiction(next, positions) {

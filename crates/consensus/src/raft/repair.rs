@@ -47,10 +47,11 @@
 //! # From a leader
 //! A follower's damaged slots are refilled by appends. In a known slot the leader's entry is the one that was there, or
 //! a conflict as anywhere else. An unknown slot takes whatever the leader sends, and what follows it may be of
-//! another history: from then on the log is *mixed*, durably. It is whole again once it is sound and known to agree
-//! with the leader's up to an entry of the leader's own term: every entry that was committed with this replica's help
-//! before that term lies below (leader completeness). What it acknowledged in that very term still stands above: it is the
-//! leader's, so nothing there is of another history. Where the end of the log may be lost, this does not hold, and `survey`
+//! another history: from then on the log is *mixed*, durably. That an entry of it is the leader's says nothing of those before
+//! it, so that log matching does not hold: each slot above the committed ones is sent again and compared. It is whole again once it
+//! is sound and agrees with the leader's, slot by slot, up to an entry of the leader's own term: every entry that was committed with
+//! this replica's help before that term lies below (leader completeness). What it acknowledged in that very term still stands above:
+//! it is the leader's, so nothing there is of another history. Where the end of the log may be lost, this does not hold, and `survey`
 //! sees to it that a later term proves the log.
 
 use super::damage::suspicion;

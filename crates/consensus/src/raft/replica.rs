@@ -141,18 +141,19 @@ impl Raft {
         // What is purged was committed, wherever the state machine that had applied it has gone.
         let applied = if needs_snapshot { log.bounds.purged } else { applied.position };
         let hard = log.hard_state.unwrap_or_default();
-        let tail = Tail::open(log.bounds, &log.epochs);
+        let mut tail = Tail::open(log.bounds, &log.epochs);
         let mut random = ChaCha8Rng::seed_from_u64(
             options.seed ^ options.node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         );
         let (context, run) = (random.next_u64(), random.next_u64());
+        let damage = Damage::open(&log, &mut tail, options.node, applied, context);
         let mut raft = Raft {
             options,
             now,
             random,
             hard,
             writes: Writes::new(log.bounds.last),
-            damage: Damage::open(&log, &tail, options.node, applied.index, context),
+            damage,
             repair: Repair::new(now),
             membership: Membership::open(log.configurations),
             committed: applied.index,

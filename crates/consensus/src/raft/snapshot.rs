@@ -65,6 +65,9 @@ impl Raft {
             // log that the snapshot leaves may not be ahead of it.
             self.observe_term(epoch.number.max(position.epoch.number));
         }
+        if self.damage.is_genuine() {
+            self.damage.name_applied(&mut self.tail, position);
+        }
         let held = self.held();
         let found = self.tail.epoch_at(position.index);
         let is_sound = !self.damage.has_fault(position.index);
@@ -79,11 +82,20 @@ impl Raft {
             // What is applied may lie above what is held: then slots below it are damaged.
             false => position.index > self.committed.min(held).max(self.applied),
         };
-        let has_it = !self.needs_snapshot && is_sound && found == Some(position.epoch);
+        let has_it = !self.needs_snapshot
+            && is_sound
+            && found == Some(position.epoch)
+            && self.may_be_matched(position.index);
+        // It would leave a log that only a leader can make whole, and that does not vote, where perhaps nobody else can.
+        let is_harmful = self.leader.is_none()
+            && self.damage.is_genuine()
+            && self.damage.is_unknown(position.index)
+            && position.index < self.tail.last();
         if has_it && is_new && position.index <= held {
             self.advance_committed_to(position.index);
         } else if is_new
             && self.install.is_none()
+            && !is_harmful
             && !self.damage.is_forgetful()
             && !matches!(self.role, Role::Leader(_))
         {
@@ -142,16 +154,15 @@ impl Raft {
     /// The state machine stands at `position`, which the log did not reach, or reached otherwise: the log begins
     /// there. Where it holds that very position, what follows stays.
     fn take_place(&mut self, position: Position, configuration: Configuration) {
-        let is_uncertain = self.damage.is_unknown(position.index);
-        self.damage.mixed |= is_uncertain && position.index < self.tail.last();
-        self.note_log_epoch(self.hard.log_epoch);
-        if is_uncertain && position.index < self.tail.last() {
+        if self.damage.is_unknown(position.index) && position.index < self.tail.last() {
             // Nothing proves that what follows is not of this history, and it may have been acknowledged: it
             // stays. What stood in the slot is in the state machine, and is purged at once.
             let (index, accepted) = (position.index, position.epoch);
             self.committed = self.committed.max(index);
             self.put_into_damaged(Slot { index, accepted, entry: Entry::noop(position.epoch) });
+            self.damage.mixed |= position.index < self.tail.last();
         }
+        self.note_log_epoch(self.hard.log_epoch);
         let is_held = !self.damage.is_unknown(position.index)
             && self.tail.epoch_at(position.index) == Some(position.epoch);
         if is_held {
@@ -208,8 +219,12 @@ impl Raft {
         } else {
             purged
         };
-        let target = regular.max(damaged.unwrap_or(purged)).min(self.tail.last());
-        if target <= purged || target > self.writes.durable() {
+        let mut target = regular.max(damaged.unwrap_or(purged)).min(self.tail.last());
+        // The log begins after a position that is certain.
+        while self.damage.is_unknown(target) {
+            target = target.next();
+        }
+        if target > self.synced || target <= purged || target > self.writes.durable() {
             return;
         }
         assert!(target <= self.synced, "purge of {target} above the synced {}", self.synced);
