@@ -109,6 +109,8 @@ pub(crate) struct World {
     fragile: Option<NodeId>,
     /// What stood in ends of its log that were lost without a trace. It may have acknowledged them.
     lost_ends: BTreeSet<(Index, u64)>,
+    /// How often a state machine syncs, of a thousand applies: the less, the more rests on the logs.
+    sync_chance: u64,
     /// Whether members come and go.
     changing: bool,
     /// What new replicas may hold.
@@ -170,6 +172,7 @@ impl World {
             cut: BTreeSet::new(),
             fragile,
             lost_ends: BTreeSet::new(),
+            sync_chance: random.pick(&[300, 300, 10]),
             rotting,
             changing,
             limits,
@@ -513,7 +516,7 @@ impl World {
     }
 
     fn apply(&mut self, node: NodeId) {
-        let (now, sync) = (self.now, self.random.chance(300));
+        let (now, sync) = (self.now, self.random.chance(self.sync_chance));
         let done = self.replica(node).apply_next(now, sync);
         for (_, origin) in done {
             let Some(origin) = origin else { continue };

@@ -145,7 +145,9 @@ impl World {
         let indexes: Vec<Index> =
             log.durable.slots.keys().copied().filter(|index| index.0 > 1).collect();
         for index in indexes {
-            if self.random.chance(100) {
+            // Where a term begins, neighbours do not tell what stood there.
+            let begins = log.durable.begins_epoch(index);
+            if self.random.chance(if begins { 500 } else { 100 }) {
                 log.durable.damage(index, self.random.chance(500));
             }
         }
