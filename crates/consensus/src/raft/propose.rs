@@ -17,14 +17,16 @@ pub(super) struct Forwards {
     sequence: u64,
     /// The latest runs of each peer, and the last sequence seen of each.
     seen: BTreeMap<NodeId, VecDeque<(u64, u64)>>,
+    /// The highest term in which an earlier process of this replica may have led.
+    pub(super) led_before: u64,
 }
 
 /// How many runs of a peer are told apart from new ones: a message does not stay in the network for as many starts.
 const RUNS_MAX: usize = 8;
 
 impl Forwards {
-    pub(super) fn new(run: u64) -> Forwards {
-        Forwards { gathering: Vec::new(), run, sequence: 0, seen: BTreeMap::new() }
+    pub(super) fn new(run: u64, led_before: u64) -> Forwards {
+        Forwards { gathering: Vec::new(), run, sequence: 0, seen: BTreeMap::new(), led_before }
     }
 
     /// Whether a message is neither a copy of one seen before nor older than it.
@@ -147,11 +149,14 @@ impl Raft {
     pub(super) fn on_forwarded(
         &mut self,
         from: NodeId,
+        epoch: Epoch,
         run: u64,
         sequence: u64,
         proposals: Vec<Proposal>,
     ) {
-        if !self.forwards.is_new(from, run, sequence) {
+        // An earlier process may have taken another copy: who refused this one would deny what is in logs already.
+        let may_be_known = epoch.number <= self.forwards.led_before;
+        if may_be_known || !self.forwards.is_new(from, run, sequence) {
             return;
         }
         let refusals = match self.role {

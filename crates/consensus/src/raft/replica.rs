@@ -173,7 +173,7 @@ impl Raft {
             acknowledgement: None,
             replies: Vec::new(),
             bulk: Vec::new(),
-            forwards: Forwards::new(run),
+            forwards: Forwards::new(run, hard.promised.number),
             reads: FollowerReads::new(context),
             install: None,
             needs_snapshot,
@@ -281,8 +281,8 @@ impl Raft {
             Message::Commit { epoch, committed } => self.on_commit(from, epoch, committed),
             Message::Stale { epoch } => self.observe_term(epoch.number),
             Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch),
-            Message::Propose { epoch: _, run, sequence, proposals } => {
-                self.on_forwarded(from, run, sequence, proposals);
+            Message::Propose { epoch, run, sequence, proposals } => {
+                self.on_forwarded(from, epoch, run, sequence, proposals);
             }
             Message::Refuse { epoch: _, refusals, hint } => self.on_refusals(refusals, hint),
             Message::Read { epoch, context } => self.on_read_request(from, epoch, context),

@@ -131,7 +131,9 @@ impl Raft {
         // A leader of the highest term may count what was acknowledged here and is lost; one of a later term knows of all of it
         // that is committed.
         self.hard.log_epoch = suspicion(self.node());
-        self.enter_term(survey.highest.max(self.term()) + 1);
+        let highest = survey.highest.max(self.term());
+        self.forwards.led_before = highest;
+        self.enter_term(highest + 1);
         self.reset_election_timer();
     }
 
