@@ -133,7 +133,9 @@ impl World {
                     self.enter(Stage::Probing);
                     self.probe_all(citizens);
                 } else {
-                    self.demand(PROGRESS_MAX, "a leader that all nodes know");
+                    // Who has only just come takes the whole log first.
+                    let count = if self.are_members_settled() { 1 } else { 2 };
+                    self.demand(PROGRESS_MAX * count, "a leader that all nodes know");
                 }
             }
             Stage::Probing => {

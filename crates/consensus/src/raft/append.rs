@@ -245,6 +245,10 @@ impl Raft {
         // What is committed agrees with every later leader, also where this term has not said so yet: a snapshot that
         // was installed while no leader was known is made known by this.
         let received = self.compared();
+        if self.damage.mixed {
+            self.verified = received;
+            self.maybe_become_whole(epoch);
+        }
         let received = self.first_fault().map_or(received, |fault| received.min(fault.previous()));
         self.send(from, Message::HeartbeatReply { epoch, round, sent, received }, None);
     }

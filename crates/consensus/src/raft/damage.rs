@@ -67,7 +67,7 @@ impl Damage {
 
     /// Makes unknown slots known that lie between two of one epoch. After the last known slot nothing can be of a
     /// later epoch than `log_epoch`, the last leadership that the log took anything from.
-    fn identify(&mut self, tail: &mut Tail, log_epoch: Epoch) {
+    pub(super) fn identify(&mut self, tail: &mut Tail, log_epoch: Epoch) {
         let unknown: Vec<Index> =
             self.faults.keys().copied().filter(|index| self.is_unknown(*index)).collect();
         for first in unknown {
@@ -195,15 +195,15 @@ impl Damage {
         }
     }
 
-    /// The first sound slot above every damaged one of `purged < i <= synced`, if there is one up to `synced`.
-    pub(super) fn sound_above_faults(&self, purged: Index, synced: Index) -> Option<Index> {
+    /// The first slot of a known position at or above every damaged one of `purged < i <= synced`, if there is one up to `synced`.
+    pub(super) fn known_past_faults(&self, purged: Index, synced: Index) -> Option<Index> {
         if self.faults.is_empty() || purged >= synced {
             return None;
         }
         let inside = (Bound::Excluded(purged), Bound::Included(synced));
         let (highest, _) = self.faults.range(inside).next_back()?;
-        let sound = highest.next();
-        (sound <= synced && !self.has_fault(sound)).then_some(sound)
+        let known = if self.is_unknown(*highest) { highest.next() } else { *highest };
+        (known <= synced).then_some(known)
     }
 }
 

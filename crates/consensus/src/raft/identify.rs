@@ -88,6 +88,9 @@ impl Raft {
                 self.hasten_repair();
             }
         }
+        if self.damage.is_genuine() {
+            self.damage.identify(&mut self.tail, self.hard.log_epoch);
+        }
     }
 
     /// Why these cannot stand before `next`, as far as it is known here.

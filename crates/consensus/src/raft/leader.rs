@@ -523,8 +523,10 @@ impl Raft {
                 ProgressState::Replicate => None,
             };
             let next = peer.progress.next;
-            // A damaged slot of a leader is safe in its engine, so a snapshot holds what the slot cannot give.
-            if next <= self.tail.purged().index || self.damage.has_fault(next) {
+            // A damaged slot of a leader is safe in its engine, so a snapshot holds what the slot cannot give. Of one that is
+            // damaged beyond knowledge the position is only guessed, and no follower may compare with that.
+            let is_lost = self.damage.has_fault(next) || self.damage.is_unknown(next.previous());
+            if next <= self.tail.purged().index || is_lost {
                 peer.progress.begin_snapshot();
                 peer.snapshot_from = self.applied;
                 self.outbox.push_back(Effect::Event(Event::SnapshotNeeded { peer: to }));

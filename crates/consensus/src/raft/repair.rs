@@ -68,6 +68,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many positions one message asks for: their answers fill an append or two.
 pub(super) const WANTS_MAX: usize = 256;
 
+/// After how many of the longest election timeouts is asked again for what was of no use.
+const PATIENCE: u32 = 10;
+
 /// What goes to and fro about damaged slots while no leader is known.
 #[derive(Clone, Debug)]
 pub(super) struct Repair {
@@ -296,6 +299,11 @@ impl Raft {
             self.send(*peer, Message::Repair { epoch, wants: wants.clone() }, None);
         }
         self.ask_what_stood(&peers);
+    }
+
+    /// What could be given is of no use as things are: asking for it again and again would only be load.
+    pub(super) fn put_repair_off(&mut self) {
+        self.repair.due = self.now + self.options.timing.election_timeout_max * PATIENCE;
     }
 
     /// Asks at once: something has changed.

@@ -72,7 +72,8 @@ impl Raft {
         let found = self.tail.epoch_at(position.index);
         let is_sound = !self.damage.has_fault(position.index);
         let is_other = found.is_some_and(|epoch| epoch != position.epoch);
-        if is_other && is_sound && position.index <= self.committed {
+        let is_known = !self.damage.is_unknown(position.index);
+        if is_other && is_known && position.index <= self.committed {
             let why = format!("a snapshot of {position} contradicts what is committed here");
             self.drop_message(from, why);
             return self.discard(from, position);
@@ -88,9 +89,13 @@ impl Raft {
             && self.may_be_matched(position.index);
         // It would leave a log that only a leader can make whole, and that does not vote, where perhaps nobody else can.
         let is_harmful = self.leader.is_none()
+            && epoch.owner != from
             && self.damage.is_genuine()
-            && self.damage.is_unknown(position.index)
+            && !is_known
             && position.index < self.tail.last();
+        if is_harmful {
+            self.put_repair_off();
+        }
         if has_it && is_new && position.index <= held {
             self.advance_committed_to(position.index);
         } else if is_new
@@ -195,7 +200,9 @@ impl Raft {
     /// reached: a guess that a leader contradicts would keep this replica from ever following again.
     pub(super) fn finish_interrupted_install(&mut self, applied: Position) {
         let is_unknown = self.damage.is_unknown(applied.index);
-        if is_unknown || self.tail.epoch_at(applied.index) != Some(applied.epoch) {
+        // What stands below in a mixed log may not be what the snapshot took the place of.
+        let is_doubtful = self.damage.mixed && applied.index > self.tail.purged().index;
+        if is_unknown || is_doubtful || self.tail.epoch_at(applied.index) != Some(applied.epoch) {
             let configuration = self.membership.at(applied.index).clone();
             self.take_place(applied, configuration);
         }
@@ -209,7 +216,7 @@ impl Raft {
         }
         let limits = self.options.limits;
         let purged = self.tail.purged().index;
-        let damaged = self.damage.sound_above_faults(purged, self.synced);
+        let damaged = self.damage.known_past_faults(purged, self.synced);
         let spare = purged.distance_to(self.synced);
         let is_due = spare >= limits.retained_count.saturating_add(limits.purge_count_min);
         let regular = if is_due {
