@@ -6,6 +6,9 @@ use std::time::Duration;
 /// How often leadership changes before the damage: what stood where a term begins cannot be told by its neighbours.
 const TERM_COUNT: usize = 8;
 
+/// How many groups whose logs have parted.
+const SEEDS: u64 = 3_000;
+
 #[test]
 fn different_damage_in_every_log_is_made_whole_and_nothing_is_lost() {
     let (mut unknown, mut identified) = (0, 0);
@@ -28,4 +31,15 @@ fn different_damage_in_every_log_is_made_whole_and_nothing_is_lost() {
         "80 groups: {unknown} slots damaged beyond knowledge, {identified} answers of what stood there"
     );
     assert!(identified >= 80, "no more than {identified} answers: the damage has grown too kind");
+}
+
+#[test]
+fn a_slot_that_another_history_filled_is_not_taken_for_what_was_committed() {
+    for seed in 1..=SEEDS {
+        let mut world = World::parted(seed);
+        for _ in 0..8 {
+            world.reign();
+        }
+        world.heal();
+    }
 }

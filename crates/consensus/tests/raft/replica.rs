@@ -95,6 +95,16 @@ impl Replica {
     }
 
     /// A new node, which knows no more than whom it joins.
+    /// Its log goes on, from the second slot on, with an entry of each of these epochs.
+    pub(crate) fn begin_with(&mut self, epochs: &[Epoch], hard: HardState) {
+        let slot = |(index, epoch): (Index, &Epoch)| {
+            Op::Write(Slot { index, accepted: *epoch, entry: Entry::noop(*epoch) })
+        };
+        let writes = (2..).map(Index).zip(epochs).map(slot);
+        self.disk.persist(WriteId(0), writes.chain([Op::HardState(hard)]).collect());
+        self.disk.complete();
+    }
+
     pub(crate) fn joining(node: NodeId, members: Configuration, limits: Limits) -> Replica {
         let mut replica = Replica::new(node, &[node], limits);
         replica.disk = Disk::default();

@@ -3,7 +3,7 @@
 use super::{Happening, World};
 use crate::replica::Replica;
 use quorate_consensus::{Control, Input, Limits, RoleName};
-use quorate_types::{Index, Instant, NodeId, Origin};
+use quorate_types::{Epoch, HardState, Index, Instant, NodeId, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -59,6 +59,73 @@ impl World {
     pub(crate) fn unpurged(seed: u64, count: u64) -> World {
         let limits = Limits { digest_interval: 4, retained_count: u64::MAX, ..Limits::default() };
         World::quiet_within(seed, count, limits)
+    }
+
+    /// One of five whose logs have parted: a leader of term 2 told nobody of its last entries, one of term 3 only the fragile one,
+    /// which does not know any more what stood in one of its slots. Messages carry one entry, nobody proposes by himself.
+    pub(crate) fn parted(seed: u64) -> World {
+        let limits = Limits { digest_interval: 4, append_size_max: 1, ..Limits::default() };
+        let mut world = World::quiet_within(seed, 5, limits);
+        (world.paused, world.sync_chance) = (true, 300);
+        world.queue.clear();
+        let [first, second, fragile] = [1, 2, 5].map(NodeId);
+        world.fragile = Some(fragile);
+        let common = 1 + world.random.below(2);
+        let (old, new) = (1 + world.random.below(2), 2 + world.random.below(2));
+        for node in world.voters.clone() {
+            let mut epochs = vec![Epoch::new(2, first); usize::try_from(common).expect("small")];
+            let is_new = node == second || node == fragile;
+            let (count, epoch) = match node {
+                _ if node == first => (old, Epoch::new(2, first)),
+                _ if is_new => (new, Epoch::new(3, second)),
+                _ => (0, Epoch::ZERO),
+            };
+            epochs.extend((0..count).map(|_| epoch));
+            let promised = Epoch::new(if node == first { 2 } else { 3 }, NodeId(0));
+            let log_epoch = *epochs.last().expect("is not empty");
+            world
+                .replica(node)
+                .begin_with(&epochs, HardState { promised, voted_for: None, log_epoch });
+        }
+        let last = world.replicas[&fragile].disk.durable.last();
+        let lost = Index(2 + world.random.below(last.0 - 2));
+        let disk = &mut world.replica(fragile).disk;
+        disk.durable.damage(lost, false);
+        disk.live = disk.durable.clone();
+        world
+    }
+
+    /// Somebody campaigns, and perhaps leads for a moment; then it may die, and the fragile one with it. Who was down may be back.
+    pub(crate) fn reign(&mut self) {
+        for node in self.voters.clone() {
+            if !self.runs(node) && self.random.chance(600) {
+                self.after(Duration::ZERO, Happening::Start { node });
+            }
+        }
+        let wait = self.random.micros(500_000, 900_000);
+        self.now += wait;
+        self.run_until(self.now + Duration::from_micros(1));
+        // Mostly one of the two that have parted.
+        let leader = NodeId(self.random.pick(&[1, 1, 2, 2, 3]));
+        if self.runs(leader) {
+            self.tell(leader, Input::Control(Control::Campaign));
+        }
+        for _ in 0..150 {
+            self.run_until(self.now + Duration::from_micros(100));
+            if !self.runs(leader) || self.role(leader) == RoleName::Leader {
+                break;
+            }
+        }
+        let time = self.random.micros(500, 8_000);
+        self.run_until(self.now + time);
+        for node in [leader, self.fragile.expect("there is one")] {
+            if self.runs(node) && self.random.chance(700) {
+                self.replica(node).crash(0);
+                if self.random.chance(500) {
+                    self.links_of(node, false);
+                }
+            }
+        }
     }
 
     fn quiet_within(seed: u64, count: u64, limits: Limits) -> World {
