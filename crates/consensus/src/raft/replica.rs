@@ -308,6 +308,10 @@ impl Raft {
 
     fn on_link(&mut self, peer: NodeId, up: bool) {
         self.contacts.entry(peer).or_default().link = Some(up);
+        if up {
+            // It may hold what nobody else could give.
+            self.hasten_repair();
+        }
         match &mut self.role {
             Role::Leader(leader) => leader.on_link(peer, up),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {

@@ -89,7 +89,6 @@ impl Raft {
             && self.may_be_matched(position.index);
         // It would leave a log that only a leader can make whole, and that does not vote, where perhaps nobody else can.
         let is_harmful = self.leader.is_none()
-            && epoch.owner != from
             && self.damage.is_genuine()
             && !is_known
             && position.index < self.tail.last();

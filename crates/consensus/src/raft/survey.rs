@@ -94,7 +94,9 @@ impl Raft {
         /// What a log begins with is committed by formation, or was when its node was welcomed.
         const FIRST: Index = Index(1);
         let at = self.membership.latest_index();
-        let is_certain = at <= self.synced.max(FIRST)
+        // Without its engine the log may lack a configuration that stood in a slot which was purged though it was damaged.
+        let is_certain = !self.needs_snapshot
+            && at <= self.synced.max(FIRST)
             && self.damage.is_genuine()
             && self.damage.first_fault_above(at).is_none()
             && self.is_named_by(self.membership.latest());
