@@ -55,13 +55,9 @@ impl Damage {
     /// Makes the slot at an applied position known, if what follows it is of the same epoch: that leader has created both
     /// entries in the one log that it had, so whoever holds the later one held the earlier.
     pub(super) fn name_applied(&mut self, tail: &mut Tail, applied: Position) {
-        let mut next = applied.index;
-        while self.is_unknown(next) {
-            next = next.next();
-        }
+        let next = self.first_known(applied.index);
         if next > applied.index && tail.epoch_at(next) == Some(applied.epoch) {
-            tail.name(applied);
-            self.name(applied);
+            self.name(tail, applied);
         }
     }
 
@@ -75,14 +71,10 @@ impl Damage {
             let Some(epoch) = tail.epoch_at(before).filter(|_| !self.is_unknown(before)) else {
                 continue;
             };
-            let mut after = first.next();
-            while self.is_unknown(after) {
-                after = after.next();
-            }
+            let after = self.first_known(first.next());
             let bound = if after > tail.last() { Some(log_epoch) } else { tail.epoch_at(after) };
             if bound == Some(epoch) {
-                tail.name(Position::new(first, epoch));
-                self.name(Position::new(first, epoch));
+                self.name(tail, Position::new(first, epoch));
             }
         }
     }
@@ -157,8 +149,18 @@ impl Damage {
     }
 
     /// It is known now what stood in an unknown slot.
-    pub(super) fn name(&mut self, position: Position) {
+    pub(super) fn name(&mut self, tail: &mut Tail, position: Position) {
+        tail.name(position);
         self.faults.insert(position.index, SlotFault::DamagedKnown(position));
+    }
+
+    /// The first index from `index` on at which it is not unknown what stood there.
+    pub(super) fn first_known(&self, index: Index) -> Index {
+        let mut known = index;
+        while self.is_unknown(known) {
+            known = known.next();
+        }
+        known
     }
 
     /// Adds a slot that was found damaged.

@@ -83,8 +83,7 @@ impl Raft {
         }
         for position in positions {
             if self.damage.is_unknown(position.index) {
-                self.tail.name(*position);
-                self.damage.name(*position);
+                self.damage.name(&mut self.tail, *position);
                 self.hasten_repair();
             }
         }

@@ -225,11 +225,9 @@ impl Raft {
         } else {
             purged
         };
-        let mut target = regular.max(damaged.unwrap_or(purged)).min(self.tail.last());
         // The log begins after a position that is certain.
-        while self.damage.is_unknown(target) {
-            target = target.next();
-        }
+        let target = regular.max(damaged.unwrap_or(purged)).min(self.tail.last());
+        let target = self.damage.first_known(target);
         if target > self.synced || target <= purged || target > self.writes.durable() {
             return;
         }
